@@ -1,0 +1,1 @@
+"""Authenticated realtime for Postgres."""
