@@ -1,0 +1,1 @@
+"""The realtime server: sockets, channels, fan-out."""

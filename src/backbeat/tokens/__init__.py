@@ -1,0 +1,1 @@
+"""Who is asking: JSON web tokens, the keys of a project, and the arithmetic of expiry. No I/O."""

@@ -1,0 +1,1 @@
+"""RFC 6455 without I/O: the opening handshake and the frames."""
