@@ -1,0 +1,188 @@
+"""The one exception tree.
+
+::
+
+    BackbeatError                 everything Backbeat raises on purpose
+    ├── ConfigurationError        a setting, a flag or a file is wrong: mend it, then start again
+    ├── StartError                something the program needs is missing, taken or broken
+    ├── DatabaseError             Postgres refused, failed or vanished
+    │   ├── MigrationError        the schema could not be brought up to date
+    │   └── StreamError           the replication stream could not start, or was lost
+    ├── ProtocolError             bytes that break the protocol: harms only whoever sent them
+    └── Refusal                   an answer of the server: no, and why (see `backbeat.protocol.reasons`)
+        ├── TokenRefused          the token is missing, malformed, expired or not ours
+        ├── Denied                the token is fine, a policy says no
+        ├── RateLimited           too much, too fast
+        ├── Unavailable           not now: the database, the stream or the server is not ready
+        └── BadRequest            the request itself makes no sense
+
+Each error says what failed (`message`), what to do about it (`hint`), and whether trying again can help
+(`retry`). None of them ever carries a token, a key or a password.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+__all__ = [
+    "BackbeatError",
+    "BadRequest",
+    "ConfigurationError",
+    "DatabaseError",
+    "Denied",
+    "MigrationError",
+    "ProtocolError",
+    "RateLimited",
+    "Refusal",
+    "Retry",
+    "StartError",
+    "StreamError",
+    "TokenRefused",
+    "Unavailable",
+]
+
+
+class Retry(Enum):
+    """What a caller should do after an error."""
+
+    NEVER = "never"
+    """Nothing changes until the token, the policy or the request changes."""
+
+    REFRESH = "refresh"
+    """Get a new token, then try again at once."""
+
+    BACKOFF = "backoff"
+    """Try again soon, waiting longer each time."""
+
+    SLOW = "slow"
+    """A limit was hit: wait at least 30 seconds."""
+
+
+class BackbeatError(Exception):
+    """The root of every error Backbeat raises on purpose.
+
+    Args:
+        message: what failed, in one sentence.
+        hint: what to do about it, or an empty string.
+        code: the stable name an operator can look up.
+        topic: the channel topic concerned, if there is one.
+        retry: whether trying again can help.
+    """
+
+    code = "BackbeatError"
+    retry = Retry.NEVER
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        code: str | None = None,
+        topic: str | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.topic = topic
+        if code is not None:
+            self.code = code
+        if retry is not None:
+            self.retry = retry
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class ConfigurationError(BackbeatError):
+    """A setting, a flag or a file is wrong; nothing was started."""
+
+    code = "ConfigurationError"
+
+
+class StartError(BackbeatError):
+    """Something the program needs is missing, taken or broken; nothing is left half-started."""
+
+    code = "StartError"
+
+
+class DatabaseError(BackbeatError):
+    """Postgres refused, failed or vanished."""
+
+    code = "DatabaseError"
+    retry = Retry.BACKOFF
+
+
+class MigrationError(DatabaseError):
+    """The schema could not be brought up to date; the failed migration left no trace."""
+
+    code = "MigrationsFailedToRun"
+    retry = Retry.NEVER
+
+
+class StreamError(DatabaseError):
+    """The replication stream could not start, or was lost."""
+
+    code = "ReplicationConnectionDown"
+
+
+class ProtocolError(BackbeatError):
+    """Bytes that break the protocol. Whoever sent them is told; nobody else notices."""
+
+    code = "MalformedWebSocketMessage"
+
+
+class Refusal(BackbeatError):
+    """The server's "no" to a connect, a join, a push or an HTTP call.
+
+    Made by `backbeat.protocol.reasons.Reason.refusal`, which knows the exact text clients match on.
+
+    Args:
+        status: the HTTP status that goes with it.
+        message: the text on the wire, without the code.
+        prefixed: whether a join reply writes the code before the text.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        code: str | None = None,
+        topic: str | None = None,
+        retry: Retry | None = None,
+        status: int = 500,
+        prefixed: bool = True,
+    ) -> None:
+        super().__init__(message, hint=hint, code=code, topic=topic, retry=retry)
+        self.status = status
+        self.prefixed = prefixed
+
+    @property
+    def reason(self) -> str:
+        """The text of a join reply: `Code: message`."""
+        return f"{self.code}: {self.message}" if self.prefixed else self.message
+
+
+class TokenRefused(Refusal):
+    """The token is missing, malformed, expired, or not signed by this project."""
+
+
+class Denied(Refusal):
+    """The token is fine; a policy or a setting says no."""
+
+
+class RateLimited(Refusal):
+    """Too much, too fast, or too many."""
+
+    retry = Retry.SLOW
+
+
+class Unavailable(Refusal):
+    """Not now: the database, the stream or the server is not ready."""
+
+    retry = Retry.BACKOFF
+
+
+class BadRequest(Refusal):
+    """The request itself makes no sense."""
