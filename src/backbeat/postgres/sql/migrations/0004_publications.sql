@@ -1,0 +1,12 @@
+-- What the replication stream carries: user tables as their owner adds them, and every stored message.
+do $$
+begin
+  if not exists (select from pg_publication where pubname = 'supabase_realtime') then
+    create publication supabase_realtime;
+  end if;
+  if not exists (select from pg_publication where pubname = 'supabase_realtime_messages_publication') then
+    -- Partitions come and go by the day; the stream sees one table.
+    create publication supabase_realtime_messages_publication for table realtime.messages
+      with (publish = 'insert', publish_via_partition_root = true);
+  end if;
+end $$;
