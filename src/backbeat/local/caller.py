@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CrossOrigin", "caller"]
 
-EXPOSED = b"Content-Range, Content-Location, Location, Preference-Applied, X-Supabase-Api-Version, X-Total-Count, Link"
+EXPOSED = (
+    b"Content-Range, Content-Location, Location, Preference-Applied, "
+    b"X-Supabase-Api-Version, X-Sb-Error-Code, X-Total-Count, Link"
+)
 
 
 def caller(request: Request, keys: ApiKeys, verifier: Verifier) -> Token | None:
@@ -43,8 +46,8 @@ def caller(request: Request, keys: ApiKeys, verifier: Verifier) -> Token | None:
 class CrossOrigin:
     """Answers preflights before anything else, and lets every origin read every answer (section 3).
 
-    The project is a laptop's: whoever can reach its port may call it, and the keys, not the origin, decide what
-    they may do.
+    The project is a laptop's: whoever can reach its port may call it, and the keys, not the origin, decide
+    what they may do.
 
     Args:
         app: the application behind.
