@@ -1,0 +1,59 @@
+"""A real Postgres for the integration ring: one cluster for the run, one fresh migrated database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from importlib.resources import files
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+
+from backbeat.local.postgres import EmbeddedPostgres
+from backbeat.postgres.database import MIGRATIONS, migrate
+
+LOGIN = "backbeat_test"
+PASSWORD = "the server's own password"
+TEMPLATE = "backbeat_template"
+
+_numbers = itertools.count(1)
+
+
+def with_database(url: str, name: str) -> str:
+    """The same server, another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """One cluster for the whole run, with a migrated database to copy from."""
+    with EmbeddedPostgres.ephemeral() as server:
+        with psycopg.connect(server.url, autocommit=True) as connection:
+            connection.execute(f"create database {TEMPLATE}")
+        folders = (MIGRATIONS, files("backbeat.local") / "sql" / "migrations")
+        asyncio.run(
+            migrate(with_database(server.url, TEMPLATE), login=LOGIN, password=PASSWORD, folders=folders)
+        )
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh, migrated database of this test's own; the URL logs in as the superuser."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(f"create database {name} template {TEMPLATE}")
+        try:
+            yield with_database(postgres.url, name)
+        finally:
+            connection.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
+def login_url(database_url: str) -> str:
+    """The same database, logged in as the server logs in: no superuser, no rights of its own."""
+    parts = urlsplit(database_url)
+    netloc = f"{LOGIN}:{PASSWORD.replace(' ', '%20')}@{parts.hostname}:{parts.port}"
+    return urlunsplit(parts._replace(netloc=netloc))
