@@ -1,0 +1,74 @@
+"""What travels over a socket, apart from how it is written: messages, and the words in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = [
+    "PHOENIX",
+    "TOPIC_PREFIX",
+    "BinaryBroadcast",
+    "Event",
+    "Message",
+]
+
+PHOENIX: Final = "phoenix"
+"""The topic of the connection itself: heartbeats."""
+
+TOPIC_PREFIX: Final = "realtime:"
+"""Every channel's topic starts with it; the rest is the sub-topic that policies see."""
+
+
+class Event:
+    """The words of the protocol. Other events may arrive, and are unknown, not wrong."""
+
+    JOIN: Final = "phx_join"
+    LEAVE: Final = "phx_leave"
+    CLOSE: Final = "phx_close"
+    ERROR: Final = "phx_error"
+    REPLY: Final = "phx_reply"
+    HEARTBEAT: Final = "heartbeat"
+    ACCESS_TOKEN: Final = "access_token"  # noqa: S105 - the name of an event
+    BROADCAST: Final = "broadcast"
+    PRESENCE: Final = "presence"
+    PRESENCE_STATE: Final = "presence_state"
+    PRESENCE_DIFF: Final = "presence_diff"
+    POSTGRES_CHANGES: Final = "postgres_changes"
+    SYSTEM: Final = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message from a client, its payload still JSON text.
+
+    Attributes:
+        join_ref: names the join this message belongs to.
+        ref: what a reply has to repeat.
+        topic: the whole topic, prefix included.
+        event: one of `Event`, or anything else.
+        payload: JSON text; not necessarily an object.
+    """
+
+    join_ref: str | None
+    ref: str | None
+    topic: str
+    event: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryBroadcast:
+    """A broadcast that came as a binary frame (kind 3): its payload is never looked into.
+
+    Attributes:
+        user_event: the event the application chose.
+        payload: JSON text when `is_json`, else bytes only the applications understand.
+    """
+
+    join_ref: str | None
+    ref: str | None
+    topic: str
+    user_event: str
+    payload: bytes
+    is_json: bool
