@@ -1,0 +1,236 @@
+"""The server's side of the opening handshake (RFC 6455 section 4.2): read the request head, write the response.
+
+Nothing here decides who may connect: `parse_head` says what was asked for, the caller answers with `accept` or
+`refuse`. Header names and values are checked in both directions, so no text of ours or of a peer can add a line.
+"""
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qsl
+
+END_OF_HEAD: Final = b"\r\n\r\n"
+"""What a request head ends with; the bytes after it are frames."""
+
+MAX_HEAD: Final = 32 * 1024
+"""Bytes of a request head, the empty line included. nginx reads as much by default (four buffers of 8 KiB)."""
+
+MAX_QUERY_FIELDS: Final = 100
+"""Query parameters of a request. Clients send two, and whatever `params` their users add."""
+
+_VERSION: Final = "13"
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
+_TARGET: Final = re.compile(r"(?:(?i:https?)://[^/?#]+)?(?P<path>/[^?#]*)(?:\?(?P<query>[^#]*))?")
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+
+Headers = Iterable[tuple[str, str]]
+
+
+class HandshakeError(Exception):
+    """The request is no valid opening handshake.
+
+    Attributes:
+        status: The HTTP status to refuse it with.
+        reason: What is wrong, for the client to read. Never contains what the client sent.
+        headers: Headers the refusal must carry.
+    """
+
+    def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(status, reason, headers)
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """A valid opening handshake.
+
+    Query and headers may hold keys and tokens, so a `repr` leaves them out.
+
+    Attributes:
+        path: The path as it was sent, still percent-encoded.
+        query: The decoded query parameters. Of a repeated one the last value counts, as it does in Phoenix.
+        headers: Values under lower-cased names. A repeated header has its values joined by `, ` (RFC 9110
+            section 5.3). Bytes beyond ASCII were read as Latin-1.
+    """
+
+    path: str
+    query: dict[str, str] = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """The client's nonce, base64 of 16 bytes."""
+        return self.headers["sec-websocket-key"]
+
+    @property
+    def version(self) -> int:
+        """The version of the protocol, always 13."""
+        return int(self.headers["sec-websocket-version"])
+
+    @property
+    def origin(self) -> str | None:
+        """The origin of the page that connects; `None` when the client is not a browser."""
+        return self.headers.get("origin")
+
+    @property
+    def subprotocols(self) -> tuple[str, ...]:
+        """What the client offers to speak, best first."""
+        return tuple(_tokens(self.headers.get("sec-websocket-protocol", "")))
+
+
+def parse_head(head: bytes) -> UpgradeRequest:
+    """Read the head of an upgrade request.
+
+    Args:
+        head: The request line and the headers, with or without the empty line that ends them.
+
+    Raises:
+        HandshakeError: It breaks RFC 9112, or one of the requirements of RFC 6455 section 4.2.1.
+    """
+    if len(head) > MAX_HEAD:
+        raise HandshakeError(431, f"A request head has at most {MAX_HEAD} bytes.")
+    request_line, *lines = head.removesuffix(END_OF_HEAD).decode("latin-1").split("\r\n")
+    path, query = _request_line(request_line)
+    headers = _header_fields(lines)
+    _require_upgrade(headers)
+    return UpgradeRequest(path, query, headers)
+
+
+def accept(request: UpgradeRequest, *, subprotocol: str | None = None, headers: Headers = ()) -> bytes:
+    """Return the response that opens the WebSocket (RFC 6455 section 4.2.2).
+
+    Args:
+        request: What is accepted.
+        subprotocol: One of those the client offered, or none.
+        headers: More headers.
+
+    Raises:
+        ValueError: The client did not offer this subprotocol, or a header could not be written as it is.
+    """
+    if subprotocol is not None and subprotocol not in request.subprotocols:
+        raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
+    digest = hashlib.sha1(request.key.encode("ascii") + _GUID, usedforsecurity=False).digest()
+    fields = [
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Accept", base64.b64encode(digest).decode("ascii")),
+    ]
+    if subprotocol is not None:
+        fields.append(("Sec-WebSocket-Protocol", subprotocol))
+    return _head(HTTPStatus.SWITCHING_PROTOCOLS, [*fields, *headers])
+
+
+def refuse(
+    status: int,
+    body: bytes = b"",
+    content_type: str = "text/plain; charset=utf-8",
+    headers: Headers = (),
+) -> bytes:
+    """Return a whole HTTP response that refuses the upgrade; the connection is closed after it.
+
+    Args:
+        status: A status of 400 or more.
+        body: What the client may read; browsers hide it from pages.
+        content_type: Of the body.
+        headers: More headers.
+
+    Raises:
+        ValueError: The status is unknown or refuses nothing, or a header could not be written as it is.
+    """
+    if status < HTTPStatus.BAD_REQUEST:
+        raise ValueError(f"status {status} refuses nothing")
+    fields = [("Content-Type", content_type), ("Content-Length", str(len(body))), ("Connection", "close")]
+    return _head(HTTPStatus(status), [*fields, *headers]) + body
+
+
+def _request_line(line: str) -> tuple[str, dict[str, str]]:
+    """Return path and query of the target, which may be absolute (RFC 9112 section 3.2.2)."""
+    method, _, rest = line.partition(" ")
+    target, _, version = rest.partition(" ")
+    if method != "GET":
+        raise HandshakeError(400, "A WebSocket is opened with GET.")
+    if version != "HTTP/1.1":
+        raise HandshakeError(400, "A WebSocket is opened with HTTP/1.1.")
+    parts = _TARGET.fullmatch(target) if _VISIBLE.fullmatch(target) else None
+    if parts is None:
+        raise HandshakeError(400, "The request target is not valid.")
+    try:
+        pairs = parse_qsl(
+            parts["query"] or "", keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS
+        )
+    except (
+        ValueError
+    ):  # bytes that are not UTF-8, or too many fields; neither is repeated in the chain of causes
+        raise HandshakeError(400, "The query of the request is not valid.") from None
+    return parts["path"], dict(pairs)
+
+
+def _header_fields(lines: list[str]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        # A folded line begins with a space, and a bare CR or LF is no part of a value: both end here, as does a
+        # space before the colon, which proxies are known to read in different ways (RFC 9112 sections 2.2, 5.1, 5.2).
+        value = value.strip(" \t")
+        if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+            raise HandshakeError(400, "A header of the request is not valid.")
+        name = name.lower()
+        if name not in headers:
+            headers[name] = value
+        elif name == "host":
+            raise HandshakeError(400, "The request has more than one Host header.")
+        else:
+            headers[name] = f"{headers[name]}, {value}"
+    return headers
+
+
+def _require_upgrade(headers: dict[str, str]) -> None:
+    """Check the headers that make a request an opening handshake, in the order of RFC 6455 section 4.2.1."""
+    if not headers.get("host"):
+        raise HandshakeError(400, "The Host header is missing.")
+    # What follows the head is read as frames. A body would be taken for them, or they for a body by a proxy.
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise HandshakeError(400, "An upgrade request has no body.")
+    if "websocket" not in _tokens(headers.get("upgrade", "").lower()):
+        raise HandshakeError(400, "The Upgrade header does not name websocket.")
+    if "upgrade" not in _tokens(headers.get("connection", "").lower()):
+        raise HandshakeError(400, "The Connection header does not name upgrade.")
+    # The version comes before the key: another version may well have another key (section 4.4).
+    if headers.get("sec-websocket-version") != _VERSION:
+        reason = f"The Sec-WebSocket-Version must be {_VERSION}."
+        raise HandshakeError(426, reason, (("Sec-WebSocket-Version", _VERSION), ("Upgrade", "websocket")))
+    if not _is_nonce(headers.get("sec-websocket-key", "")):
+        raise HandshakeError(400, "The Sec-WebSocket-Key is not base64 of 16 bytes.")
+
+
+def _is_nonce(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except ValueError:
+        return False
+
+
+def _tokens(value: str) -> list[str]:
+    """Split a comma-separated list; empty elements do not count (RFC 9110 section 5.6.1)."""
+    return [token for part in value.split(",") if (token := part.strip(" \t"))]
+
+
+def _head(status: HTTPStatus, headers: Headers) -> bytes:
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}\r\n"]
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+            # The value is left out of the text: it may be a token.
+            raise ValueError(f"the header {name!r} cannot be written as it is")
+        lines.append(f"{name}: {value}\r\n")
+    return "".join(lines).encode("latin-1") + b"\r\n"
