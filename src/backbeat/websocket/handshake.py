@@ -1,7 +1,8 @@
-"""The server's side of the opening handshake (RFC 6455 section 4.2): read the request head, write the response.
+"""The server's side of the opening handshake (RFC 6455 section 4.2): read the request, write the response.
 
-Nothing here decides who may connect: `parse_head` says what was asked for, the caller answers with `accept` or
-`refuse`. Header names and values are checked in both directions, so no text of ours or of a peer can add a line.
+Nothing here decides who may connect: `parse_head` says what was asked for, the caller answers with `accept`
+or `refuse`. Header names and values are checked in both directions, so no text, ours or a peer's, can add a
+line.
 """
 
 import base64
@@ -17,7 +18,7 @@ END_OF_HEAD: Final = b"\r\n\r\n"
 """What a request head ends with; the bytes after it are frames."""
 
 MAX_HEAD: Final = 32 * 1024
-"""Bytes of a request head, the empty line included. nginx reads as much by default (four buffers of 8 KiB)."""
+"""Bytes of a request head. nginx reads as much by default (four buffers of 8 KiB)."""
 
 MAX_QUERY_FIELDS: Final = 100
 """Query parameters of a request. Clients send two, and whatever `params` their users add."""
@@ -169,9 +170,7 @@ def _request_line(line: str) -> tuple[str, dict[str, str]]:
         pairs = parse_qsl(
             parts["query"] or "", keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS
         )
-    except (
-        ValueError
-    ):  # bytes that are not UTF-8, or too many fields; neither is repeated in the chain of causes
+    except ValueError:  # bytes that are not UTF-8, or too many fields; the cause would quote the query
         raise HandshakeError(400, "The query of the request is not valid.") from None
     return parts["path"], dict(pairs)
 
@@ -180,8 +179,8 @@ def _header_fields(lines: list[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
-        # A folded line begins with a space, and a bare CR or LF is no part of a value: both end here, as does a
-        # space before the colon, which proxies are known to read in different ways (RFC 9112 sections 2.2, 5.1, 5.2).
+        # Proxies read folded lines, bare CR or LF and a space before the colon in different ways (RFC 9112
+        # sections 2.2, 5.1 and 5.2), so one of them could be made to see other headers than we do.
         value = value.strip(" \t")
         if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
             raise HandshakeError(400, "A header of the request is not valid.")
@@ -209,7 +208,9 @@ def _require_upgrade(headers: dict[str, str]) -> None:
     # The version comes before the key: another version may well have another key (section 4.4).
     if headers.get("sec-websocket-version") != _VERSION:
         reason = f"The Sec-WebSocket-Version must be {_VERSION}."
-        raise HandshakeError(426, reason, (("Sec-WebSocket-Version", _VERSION), ("Upgrade", "websocket")))
+        # A 426 has to name the protocol to upgrade to (RFC 9110 section 15.5.22).
+        upgrade = (("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", _VERSION))
+        raise HandshakeError(426, reason, upgrade)
     if not _is_nonce(headers.get("sec-websocket-key", "")):
         raise HandshakeError(400, "The Sec-WebSocket-Key is not base64 of 16 bytes.")
 
