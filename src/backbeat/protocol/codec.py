@@ -2,8 +2,8 @@
 
 Server specification, section 2. Payloads are JSON text that is spliced through, never decoded and encoded
 again; whatever comes in is checked once, here, so that nothing broken is ever passed on to others: its
-structure, its nesting depth and, for binary frames, UTF-8. (Text frames arrive with their UTF-8 checked by the
-frame parser.)
+structure, its nesting depth and, for binary frames, UTF-8. (Text frames arrive with their UTF-8 checked by
+the frame parser.)
 """
 
 from __future__ import annotations

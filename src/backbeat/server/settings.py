@@ -1,0 +1,76 @@
+"""Everything a realtime server can be told, with its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from backbeat.errors import ConfigurationError
+from backbeat.tokens.keys import ApiKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Settings"]
+
+MIN_SECRET_BYTES = 32
+"""RFC 7518, section 3.2: an HS256 key is at least as long as the hash."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """The settings of one server.
+
+    Attributes:
+        database_url: where Postgres is, and the login of the server: no superuser, no inheritance, member of
+            the API roles, with REPLICATION.
+        jwt_secret: the secret that user tokens and JWT keys are signed with (HS256).
+        jwks: a JSON Web Key Set for tokens signed otherwise.
+        publishable_key: the opaque key that stands for role `anon`; empty for none.
+        secret_key: the opaque key that stands for role `service_role`; empty for none.
+        publication: the publication whose tables people subscribe to.
+        change_delay: how long row changes are held back, in seconds; broadcasts never are. A client that
+            recognises its own change by the key its REST call returns needs the REST answer to arrive first.
+        explain: whether refusals carry a hint: which token, which policy, what to do. Good on a laptop; on
+            the internet it tells strangers more than they need.
+        private_only: whether public channels are refused.
+        max_channels: how many channels one socket may hold.
+        max_frame_bytes: the largest message a client may send.
+        max_payload_bytes: the largest payload of a broadcast or of a tracked presence.
+        write_buffer_bytes: how much may wait for a client that reads slowly before it is dropped.
+        idle_timeout: seconds without a frame after which a socket is closed.
+        database_connections: connections for authorizing private channels.
+    """
+
+    database_url: str = field(repr=False)
+    jwt_secret: str = field(repr=False)
+    jwks: Mapping[str, Any] | None = None
+    publishable_key: str = field(default="", repr=False)
+    secret_key: str = field(default="", repr=False)
+    publication: str = "supabase_realtime"
+    change_delay: float = 0.0
+    explain: bool = False
+    private_only: bool = False
+    max_channels: int = 100
+    max_frame_bytes: int = 5_000_000
+    max_payload_bytes: int = 3_000_500
+    write_buffer_bytes: int = 1_048_576
+    idle_timeout: float = 60.0
+    database_connections: int = 3
+
+    def __post_init__(self) -> None:
+        if len(self.jwt_secret.encode()) < MIN_SECRET_BYTES:
+            raise ConfigurationError(
+                f"The JWT secret is shorter than {MIN_SECRET_BYTES} bytes.",
+                hint="Give the secret your tokens are signed with: --jwt-secret, or BACKBEAT_JWT_SECRET.",
+            )
+        for name in ("max_channels", "max_frame_bytes", "max_payload_bytes", "write_buffer_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"The setting {name} must be at least 1.")
+        if self.change_delay < 0 or self.idle_timeout <= 0:
+            raise ConfigurationError("The settings change_delay and idle_timeout are lengths of time.")
+
+    @property
+    def keys(self) -> ApiKeys:
+        """The API keys of the project."""
+        return ApiKeys.of(self.jwt_secret, publishable=self.publishable_key, secret=self.secret_key)
