@@ -455,18 +455,22 @@ def _make_executable(install: Path, home: Path, account: _Account | None) -> Pat
     """Returns a `bin` folder the server's user can run, copying the installation into `home` when need be."""
     if account is None or account.can_reach(install / "bin" / "postgres"):
         return install / "bin"
-    version = importlib.metadata.version(_PACKAGE)
-    copy = home / f"bin-{version}"
+    copy = home / f"bin-{importlib.metadata.version(_PACKAGE)}"
+    site_packages = install.parents[1]
     if not copy.exists():
         partial = home / "bin.partial"
         if partial.exists():
             shutil.rmtree(partial)
-        shutil.copytree(install, partial, ignore=shutil.ignore_patterns("include", "*.a"))
+        # Programs find the libraries of their wheel by a relative path, here on Linux, there on macOS.
+        for part in (site_packages / f"{_PACKAGE}.libs", install.with_name(".dylibs"), install):
+            if part.exists():
+                target = partial / part.relative_to(site_packages)
+                shutil.copytree(part, target, ignore=shutil.ignore_patterns("include", "*.a"))
         for path in (partial, *partial.rglob("*")):
             runs = path.is_dir() or path.stat().st_mode & stat.S_IXUSR
             path.chmod(0o755 if runs else 0o644)
         partial.rename(copy)
-    return copy / "bin"
+    return copy / install.relative_to(site_packages) / "bin"
 
 
 def _claim_port(host: str, port: int) -> int:
