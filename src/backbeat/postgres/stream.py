@@ -1,0 +1,193 @@
+"""The one replication stream of a server, kept alive for as long as the server runs.
+
+It hands over batches of committed transactions in the order of their commits, and reads on only when the last
+batch has been handled: a slow consumer slows Postgres down through TCP, and nothing piles up here. What
+arrives meanwhile makes the next batch larger, within its bounds, so a consumer that pays per batch catches
+up.
+
+Nothing is lost silently. With a temporary slot, changes committed while the stream is lost are not delivered,
+and `StreamState.gap_since` says so. With a durable slot everything is delivered at least once: within one
+`run`, only a transaction of several parts may start over; after a restart of the program, the last batches
+too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import aclosing
+from enum import Enum
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+import msgspec
+
+from backbeat.errors import Retry, StreamError
+from backbeat.postgres.transactions import Receiver
+from backbeat.postgres.walsender import Walsender
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from backbeat.postgres.transactions import Transaction
+    from backbeat.postgres.walsender import Position
+
+    Consumer: TypeAlias = Callable[[list[Transaction]], Awaitable[None]]
+
+__all__ = ["Consumer", "ReplicationStream", "StreamPhase", "StreamState"]
+
+
+class StreamPhase(Enum):
+    """What a stream is doing."""
+
+    CONNECTING = "connecting"
+    """Reaching Postgres, or waiting for the slot, which is made when every write transaction open by then
+    ended."""
+
+    STREAMING = "streaming"
+    """Every commit arrives."""
+
+    LOST = "lost"
+    """The last attempt failed; the next one follows."""
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """What a stream is doing, since when, and why."""
+
+    phase: StreamPhase
+    since: float
+    """When streaming began; or when it ended, or was first attempted. Seconds since 1970."""
+    error: StreamError | None = None
+    """Why the last attempt failed; None while streaming."""
+    gap_since: float | None = None
+    """While streaming: changes committed between this time and `since` are missing; None when none can be.
+    Seconds since 1970, by the clock of Postgres."""
+
+
+class ReplicationStream:
+    """Streams what publications hold to a consumer through one slot, and reconnects for ever.
+
+    Args:
+        conninfo: where Postgres is and who logs in: a role with REPLICATION, and no pooler in between.
+        publications: the names of the publications, at least one.
+        consume: called with each batch, one at a time; when it returns, the batch counts as handled. What it
+            raises ends `run`.
+        on_state: called at each change of the state.
+        slot: the name of the slot; a temporary one gets a random suffix.
+        durable: whether the slot, and with it the WAL of everything not yet handled, outlives the connection.
+        batch_events: how many events a batch holds. Decoding one takes some microseconds in which nothing
+            else runs.
+        batch_bytes: how many bytes of messages a batch holds; a larger row is a batch of its own.
+        status_interval: how often to acknowledge and to ask Postgres for a sign of life, in seconds.
+        silence: after how long without one the connection counts as lost, in seconds.
+        backoff: the shortest and the longest pause before another attempt, in seconds.
+        slow_retry: the pause when somebody has to change something first, in seconds.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        publications: Sequence[str],
+        consume: Consumer,
+        *,
+        on_state: Callable[[StreamState], None] = lambda _: None,
+        slot: str = "backbeat",
+        durable: bool = False,
+        batch_events: int = 500,
+        batch_bytes: int = 1 << 20,
+        status_interval: float = 10.0,
+        silence: float = 60.0,
+        backoff: tuple[float, float] = (0.2, 10.0),
+        slow_retry: float = 30.0,
+    ) -> None:
+        self._conninfo = conninfo
+        self._publications = publications
+        self._consume = consume
+        self._on_state = on_state
+        self._slot = slot
+        self._durable = durable
+        self._batch_events = batch_events
+        self._batch_bytes = batch_bytes
+        self._status_interval = status_interval
+        self._silence = silence
+        self._backoff = backoff
+        self._slow_retry = slow_retry
+        self._state = StreamState(StreamPhase.CONNECTING, time.time())
+        self._position: Position | None = None
+        self._complete_until: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<ReplicationStream {self._slot!r} {self._state.phase.value}>"
+
+    @property
+    def state(self) -> StreamState:
+        """What the stream is doing."""
+        return self._state
+
+    @property
+    def position(self) -> Position | None:
+        """Up to where everything has been handled; None before the first connection."""
+        return self._position
+
+    async def run(self) -> NoReturn:
+        """Stream until cancelled, whatever happens to Postgres.
+
+        Raises:
+            Exception: nothing but what `consume` or `on_state` raised.
+        """
+        shortest, longest = self._backoff
+        pause = shortest
+        while True:
+            self._report(StreamPhase.CONNECTING, error=self._state.error)
+            started = time.monotonic()
+            error = await self._stream()
+            self._report(StreamPhase.LOST, error=error)
+            if time.monotonic() - started > longest:
+                pause = shortest
+            if error.retry is Retry.SLOW:
+                await asyncio.sleep(self._slow_retry)
+            else:
+                # Jitter, so that servers which lost the same database do not return to it in step.
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311
+                pause = min(pause * 2, longest)
+
+    async def _stream(self) -> StreamError:
+        """Connect and stream until that fails; return why."""
+        try:
+            walsender = await Walsender.connect(
+                self._conninfo,
+                self._publications,
+                slot=self._slot,
+                durable=self._durable,
+                resume=self._position,
+                receiver=Receiver(max_events=self._batch_events, max_bytes=self._batch_bytes),
+                status_interval=self._status_interval,
+                silence=self._silence,
+            )
+        except StreamError as error:
+            return error
+        async with aclosing(walsender):
+            self._report(StreamPhase.STREAMING, gap_since=self._complete_until if walsender.is_new else None)
+            if walsender.is_new or self._complete_until is None:
+                self._complete_until = self._state.since
+            while True:
+                try:
+                    batch = await walsender.read()
+                except StreamError as error:
+                    return error
+                finally:
+                    self._position = walsender.position
+                    self._complete_until = max(self._complete_until, walsender.complete_until)
+                await self._consume(batch)
+                # A consumer that never waits must not keep everybody else from running.
+                await asyncio.sleep(0)
+
+    def _report(
+        self, phase: StreamPhase, *, error: StreamError | None = None, gap_since: float | None = None
+    ) -> None:
+        """Change the state. Attempts that fail in a row share one `since`."""
+        was_streaming = self._state.phase is StreamPhase.STREAMING
+        is_streaming = phase is StreamPhase.STREAMING
+        since = time.time() if was_streaming or is_streaming else self._state.since
+        self._state = StreamState(phase, since, error, gap_since)
+        self._on_state(self._state)

@@ -1,0 +1,375 @@
+"""One replication connection: from connecting to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import contextmanager, suppress
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+import psycopg
+import structlog
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import class_row
+
+from backbeat.errors import Retry, StreamError
+from backbeat.postgres.transactions import Receiver, Transaction, standby_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["Position", "Walsender"]
+
+log = structlog.get_logger("backbeat.stream")
+
+_PRECONDITIONS = (files("backbeat.postgres") / "sql" / "stream_preconditions.sql").read_bytes()
+
+_CONNECT_TIMEOUT: Final = 10
+"""Seconds."""
+
+# The text of values must not depend on the settings of the role or the database (`backbeat.postgres.values`),
+# and Postgres must be patient enough for the interval of our status messages.
+_SETTINGS: Final = (
+    "-c datestyle=ISO -c timezone=UTC -c extra_float_digits=3 -c intervalstyle=postgres -c bytea_output=hex"
+    " -c wal_sender_timeout=60s"
+)
+
+
+class Position(NamedTuple):
+    """A place in the WAL, and in which history of which cluster it means something."""
+
+    system: str
+    timeline: int
+    lsn: int
+
+
+class _Preconditions(msgspec.Struct):
+    """A row of `stream_preconditions.sql`."""
+
+    wal_level: str
+    may_replicate: bool | None
+    missing: list[str]
+    slot: str | None
+
+
+class Walsender:
+    """The process of Postgres that streams to us, seen through our connection to it. Made by `connect`."""
+
+    def __init__(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        *,
+        position: Position,
+        is_new: bool,
+        receiver: Receiver,
+        status_interval: float,
+        silence: float,
+    ) -> None:
+        self.position = position
+        """Up to where everything has been handled."""
+        self.is_new = is_new
+        """Whether the slot was made for this connection: changes committed before it are missing."""
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._pgconn.nonblocking = 1
+        self._receiver = receiver
+        self._status_interval = status_interval
+        self._silence = silence
+        self._failure: StreamError | None = None
+        self._heartbeat = asyncio.create_task(self._beat(), name="walsender-heartbeat")
+
+    @classmethod
+    async def connect(
+        cls,
+        conninfo: str,
+        publications: Sequence[str],
+        *,
+        slot: str,
+        durable: bool,
+        resume: Position | None,
+        receiver: Receiver,
+        status_interval: float,
+        silence: float,
+    ) -> Walsender:
+        """Connect, make the slot if need be, and start streaming.
+
+        Making a slot waits for every open write transaction of the database to end.
+
+        Args:
+            conninfo: where Postgres is and who logs in.
+            publications: what to stream.
+            slot: the name of a durable slot, or the beginning of that of a temporary one.
+            durable: whether the slot outlives the connection.
+            resume: what a previous connection to a durable slot has handled.
+            receiver: what collects the messages.
+            status_interval: how often to acknowledge and to ask for a sign of life, in seconds.
+            silence: after how long without one the connection counts as lost, in seconds.
+
+        Raises:
+            StreamError: it cannot be done, with what to do about it.
+        """
+        with _translated():
+            found = await _check(conninfo, publications, slot if durable else None)
+            connection = await _connect(conninfo, found)
+            try:
+                position, name, is_new = await _prepare_slot(connection, slot, durable, resume, found)
+                await connection.execute(_start_command(name, position.lsn, publications))
+            except BaseException:
+                await connection.close()
+                raise
+        walsender = cls(
+            connection,
+            position=position,
+            is_new=is_new,
+            receiver=receiver,
+            status_interval=status_interval,
+            silence=silence,
+        )
+        # A durable slot replays the time in which a publication did not exist: that must not stop it for
+        # ever.
+        connection.add_notice_handler(_log_notice if durable else walsender._refuse_notice)
+        return walsender
+
+    @property
+    def complete_until(self) -> float:
+        """Up to when commits are known to have arrived, in seconds since 1970 by the clock of Postgres."""
+        return self._receiver.complete_until / 1_000_000
+
+    async def read(self) -> list[Transaction]:
+        """Wait for the next batch. Calling this says that the last one has been handled.
+
+        Raises:
+            StreamError: the connection is lost, or what it sends makes no sense; everything that arrived
+                before was returned first.
+        """
+        if self._advance():
+            self._send_status(ping=False)
+        while True:
+            self._parse()
+            batch = self._receiver.take()
+            if not batch:
+                self._advance()
+            if self._receiver.reply_requested:
+                self._send_status(ping=False)
+            if batch:
+                return batch
+            if self._failure is not None:
+                raise self._failure
+            await self._wait_readable()
+
+    async def aclose(self) -> None:
+        """Close the connection; a temporary slot vanishes with it."""
+        self._heartbeat.cancel()
+        await asyncio.wait([self._heartbeat])
+        await self._connection.close()
+
+    def _advance(self) -> bool:
+        """Note that everything taken from the receiver has been handled; tell whether that is news."""
+        is_news = self._receiver.position > self.position.lsn
+        if is_news:
+            self.position = self.position._replace(lsn=self._receiver.position)
+        return is_news
+
+    def _parse(self) -> None:
+        """Move what libpq holds to the receiver until that is full; keep a failure until that was taken."""
+        try:
+            while self._failure is None and not self._receiver.full:
+                size, message = self._pgconn.get_copy_data(1)
+                if size == 0:
+                    return
+                if size < 0:
+                    self._failure = self._ending()
+                else:
+                    self._receiver.receive(message)
+        except StreamError as error:
+            self._failure = error
+        except psycopg.Error as error:
+            self._failure = _explain(error)
+
+    def _ending(self) -> StreamError:
+        """Say why Postgres ended the stream."""
+        result = self._pgconn.get_result()
+        if result is None or not result.error_message:
+            return StreamError("Postgres ended the replication stream.")
+        return _explain(psycopg.errors.error_from_result(result))
+
+    async def _wait_readable(self) -> None:
+        """Wait for bytes and hand them to libpq. Nobody else reads the socket: that is the back-pressure."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        socket = self._pgconn.socket
+        loop.add_reader(socket, readable.set)
+        try:
+            async with asyncio.timeout(self._silence):
+                await readable.wait()
+        except TimeoutError:
+            raise StreamError(f"Postgres sent no sign of life for {self._silence:g} seconds.") from None
+        finally:
+            loop.remove_reader(socket)
+        with _translated():
+            self._pgconn.consume_input()
+            if self._pgconn.ssl_in_use:
+                # libpq reads at least 8 of the at most 16 KiB of a TLS record. The rest is no longer in the
+                # socket, which then never becomes readable for it.
+                self._pgconn.consume_input()
+
+    async def _beat(self) -> None:
+        """Send a status again and again: Postgres gives up a silent client, and we a silent Postgres."""
+        while True:
+            await asyncio.sleep(self._status_interval)
+            self._send_status(ping=True)
+
+    def _send_status(self, *, ping: bool) -> None:
+        self._receiver.reply_requested = False
+        # A connection that can no longer be written to still holds what arrived. `read` meets its end in
+        # order.
+        with suppress(psycopg.OperationalError):
+            self._pgconn.put_copy_data(standby_status(self.position.lsn, now=time.time(), ping=ping))
+            # What does not fit into the socket now leaves with the next status.
+            self._pgconn.flush()
+
+    def _refuse_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        """End the stream when a publication was dropped: Postgres 18 warns, and sends nothing more of it."""
+        _log_notice(notice)
+        if notice.sqlstate == psycopg.errors.ObjectNotInPrerequisiteState.sqlstate:
+            self._failure = _unmet(f"Postgres warns: {notice.message_primary}.", "")
+
+
+async def _check(conninfo: str, publications: Sequence[str], slot: str | None) -> _Preconditions:
+    """Ask on an ordinary connection what the replication protocol would answer late, vaguely or never.
+
+    Raises:
+        StreamError: somebody has to change something first.
+    """
+    async with await psycopg.AsyncConnection.connect(
+        make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT), autocommit=True
+    ) as connection:
+        cursor = connection.cursor(row_factory=class_row(_Preconditions))
+        await cursor.execute(_PRECONDITIONS, {"publications": list(publications), "slot": slot})
+        found = await cursor.fetchone()
+    assert found is not None
+    if found.wal_level != "logical":
+        raise _unmet(
+            f"The database has wal_level = {found.wal_level}.",
+            "Set wal_level = logical in its configuration and restart it.",
+        )
+    if found.missing:
+        raise _unmet(
+            f"The database has no publication {', '.join(found.missing)}.",
+            f'Run: create publication "{found.missing[0]}";',
+        )
+    return found
+
+
+async def _connect(conninfo: str, found: _Preconditions) -> psycopg.AsyncConnection[Any]:
+    options = conninfo_to_dict(conninfo).get("options") or ""
+    try:
+        return await psycopg.AsyncConnection.connect(
+            make_conninfo(
+                conninfo,
+                replication="database",
+                application_name="realtime_replication_connection",
+                client_encoding="UTF8",
+                connect_timeout=_CONNECT_TIMEOUT,
+                options=f"{options} {_SETTINGS}",
+            ),
+            autocommit=True,
+            prepare_threshold=None,
+        )
+    except psycopg.OperationalError as error:
+        # A refused connection has no SQLSTATE, and its text is in the language of the server: hence the role
+        # is looked at. But only now: hosted databases may grant the right in other ways than by this
+        # attribute.
+        if found.may_replicate:
+            raise
+        raise _unmet(
+            "The login role may not replicate.", "Run as a superuser: alter role <login> replication;"
+        ) from error
+
+
+async def _prepare_slot(
+    connection: psycopg.AsyncConnection[Any],
+    slot: str,
+    durable: bool,
+    resume: Position | None,
+    found: _Preconditions,
+) -> tuple[Position, str, bool]:
+    """Make the slot if there is none; return where to start, its name, and whether it is new."""
+    cursor = await connection.execute("IDENTIFY_SYSTEM")
+    row = await cursor.fetchone()
+    assert row is not None
+    here = Position(row[0], row[1], lsn=0)
+    if durable and found.slot not in {None, "lost"}:
+        # A position means nothing in another cluster, nor after a promotion, which may have lost some WAL;
+        # then the slot alone knows.
+        same_history = resume is not None and resume[:2] == here[:2]
+        return (resume if resume is not None and same_history else here), slot, False
+    # The suffix, because the remains of a lost connection hold their slot until Postgres notices.
+    name = slot if durable else f"{slot}_{secrets.token_hex(4)}"
+    if found.slot == "lost":
+        log.warning("slot lost", slot=name)
+        await connection.execute(sql.SQL("DROP_REPLICATION_SLOT {}").format(sql.Identifier(name)))
+    await connection.execute(
+        sql.SQL("CREATE_REPLICATION_SLOT {} {} LOGICAL pgoutput (SNAPSHOT 'nothing')").format(
+            sql.Identifier(name), sql.SQL("" if durable else "TEMPORARY")
+        )
+    )
+    return here, name, True
+
+
+def _start_command(slot: str, lsn: int, publications: Sequence[str]) -> sql.Composed:
+    names = ",".join('"' + name.replace('"', '""') + '"' for name in publications)
+    return sql.SQL(
+        "START_REPLICATION SLOT {} LOGICAL {} (proto_version '1', publication_names {}, messages 'true')"
+    ).format(sql.Identifier(slot), sql.SQL(f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"), sql.Literal(names))
+
+
+_HINTS: Final = {
+    "55006": (
+        "ReplicationSlotBeingUsed",
+        "Another program streams from this slot; stop it, or choose another slot name.",
+        Retry.BACKOFF,
+    ),
+    "53400": (
+        "StartReplicationFailed",
+        "Raise max_replication_slots, or drop the slots nobody uses (pg_replication_slots).",
+        Retry.SLOW,
+    ),
+    "42501": ("StartReplicationFailed", "Run as a superuser: alter role <login> replication;", Retry.SLOW),
+    "42704": (
+        "StartReplicationFailed",
+        "Create what is missing. A durable slot older than its publication has to be dropped.",
+        Retry.SLOW,
+    ),
+}
+"""What to do about the errors of the replication protocol, by SQLSTATE: code, hint, and when to try again."""
+
+
+def _explain(error: Exception) -> StreamError:
+    """Turn what psycopg or the system raised into an error of ours."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    code, hint, retry = None, "", Retry.BACKOFF
+    if isinstance(error, psycopg.Error) and error.sqlstate in _HINTS:
+        code, hint, retry = _HINTS[error.sqlstate]
+    return StreamError(f"The replication stream failed: {text}", code=code, hint=hint, retry=retry)
+
+
+def _unmet(message: str, hint: str) -> StreamError:
+    return StreamError(message, hint=hint, code="StartReplicationFailed", retry=Retry.SLOW)
+
+
+def _log_notice(notice: psycopg.errors.Diagnostic) -> None:
+    log.warning("notice", severity=notice.severity, text=notice.message_primary)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Raise only errors of ours."""
+    try:
+        yield
+    except (psycopg.Error, OSError) as error:
+        raise _explain(error) from error
