@@ -14,6 +14,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qsl
 
+from backbeat.errors import ProtocolError
+
 END_OF_HEAD: Final = b"\r\n\r\n"
 """What a request head ends with; the bytes after it are frames."""
 
@@ -33,23 +35,22 @@ _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 Headers = Iterable[tuple[str, str]]
 
 
-class HandshakeError(Exception):
+class HandshakeError(ProtocolError):
     """The request is no valid opening handshake.
 
-    Attributes:
+    Args:
         status: The HTTP status to refuse it with.
         reason: What is wrong, for the client to read. Never contains what the client sent.
         headers: Headers the refusal must carry.
     """
 
+    code = "HandshakeError"
+
     def __init__(self, status: int, reason: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        super().__init__(status, reason, headers)
+        super().__init__(reason)
         self.status = status
         self.reason = reason
         self.headers = headers
-
-    def __str__(self) -> str:
-        return f"{self.status}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

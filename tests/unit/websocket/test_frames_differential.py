@@ -1,0 +1,154 @@
+"""Our parser and the one of `websockets` read the same bytes.
+
+Ours differs in four places, which the strategies avoid or `theirs` evens out:
+
+* It refuses lengths that take more bytes than they need, as RFC 6455 section 5.2 demands.
+* A control frame does not count against the limit of a message.
+* A close frame between two fragments is a close; `websockets` answers it with 1002.
+* Of a close frame with an invalid code and an invalid reason, it reports the code.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from websockets.frames import Frame
+from websockets.frames import Opcode as TheirOpcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from backbeat.websocket.frames import (
+    Binary,
+    Close,
+    CloseCode,
+    FrameParser,
+    Opcode,
+    Ping,
+    Pong,
+    Text,
+    Violation,
+    client_frame,
+    text_frame,
+)
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
+
+
+@dataclass
+class Heard:
+    """What a parser understood: the messages and control frames, and the close code it ended with."""
+
+    frames: list[tuple[Opcode, bytes]]
+    closed: int | None = None
+
+
+def ours(pieces: Sequence[bytes], max_message: int) -> Heard:
+    parser = FrameParser(max_message=max_message)
+    heard = Heard([])
+    for piece in pieces:
+        for event in parser.feed(piece):
+            match event:
+                case Text(payload):
+                    heard.frames.append((TEXT, payload))
+                case Binary(payload):
+                    heard.frames.append((BINARY, payload))
+                case Ping(payload):
+                    heard.frames.append((PING, payload))
+                case Pong(payload):
+                    heard.frames.append((PONG, payload))
+                case Close(code):
+                    heard.closed = code or 1005
+                case Violation(code):
+                    heard.closed = code
+    return heard
+
+
+def theirs(pieces: Sequence[bytes], max_message: int) -> Heard:
+    """Put the frames of `websockets` together, and check the text: it leaves both to its connections."""
+    protocol = ServerProtocol(state=State.OPEN, max_size=max_message)
+    for piece in pieces:
+        protocol.receive_data(piece)
+    heard = Heard([])
+    message, kind = bytearray(), TEXT
+    for frame in protocol.events_received():
+        assert isinstance(frame, Frame)
+        opcode = Opcode(frame.opcode)
+        if opcode in (PING, PONG):
+            heard.frames.append((opcode, bytes(frame.data)))
+        elif opcode is not CLOSE:
+            if opcode is not CONTINUATION:
+                message, kind = bytearray(), opcode
+            message += frame.data
+            if frame.fin:
+                if kind is TEXT and not is_utf8(message):
+                    heard.closed = CloseCode.INVALID_DATA
+                    return heard
+                heard.frames.append((kind, bytes(message)))
+    if ending := protocol.close_rcvd or protocol.close_sent:
+        heard.closed = ending.code
+    return heard
+
+
+def is_utf8(data: bytearray) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(cuts), len(data)]
+    # Theirs reads an empty piece as an error of the caller.
+    return [data[start:stop] for start, stop in pairwise(edges) if data[start:stop]]
+
+
+masks = st.binary(min_size=4, max_size=4)
+payloads = st.binary(max_size=140) | st.text(max_size=40).map(str.encode)
+close_codes = st.integers(990, 1020) | st.integers(2990, 5010) | st.integers(0, 65535)
+close_payloads = (
+    st.binary(max_size=1)
+    | close_codes.map(lambda code: code.to_bytes(2, "big"))
+    | payloads.map(lambda reason: CloseCode.NORMAL.to_bytes(2, "big") + reason)
+)
+
+data_frames = st.builds(
+    client_frame, st.sampled_from([CONTINUATION, TEXT, BINARY]), payloads, masks, fin=st.booleans()
+)
+control_frames = st.builds(client_frame, st.sampled_from([PING, PONG]), payloads, masks)
+close_frames = st.builds(client_frame, st.just(CLOSE), close_payloads, masks)
+odd_opcodes = st.integers(0, 127).filter(lambda opcode: opcode != CLOSE)
+odd_frames = st.builds(client_frame, odd_opcodes, payloads, masks, fin=st.booleans()) | payloads.map(
+    text_frame
+)
+whole_messages = st.builds(client_frame, st.sampled_from([TEXT, BINARY]), payloads, masks)
+cuts = st.lists(st.integers(0, 1000), max_size=8)
+
+
+@settings(deadline=None, max_examples=150)
+@example(
+    frames=[client_frame(TEXT, b"a", b"mask", fin=False), client_frame(CLOSE, b"\x03\xe8", b"mask")], cuts=[]
+)
+@given(
+    frames=st.lists(whole_messages | data_frames | control_frames | close_frames | odd_frames, max_size=8),
+    cuts=cuts,
+)
+def test_same_frames(frames: list[bytes], cuts: list[int]) -> None:
+    """Frames good and bad mean the same to both: the same messages, then the same close code."""
+    pieces = cut(b"".join(frames), cuts)
+    assert ours(pieces, 10_000) == theirs(pieces, 10_000)
+
+
+@settings(deadline=None)
+@given(frames=st.lists(whole_messages | data_frames, max_size=8), cuts=cuts)
+def test_same_limit(frames: list[bytes], cuts: list[int]) -> None:
+    """Both refuse a message at the same byte of the limit, in one frame or in fragments."""
+    pieces = cut(b"".join(frames), cuts)
+    assert ours(pieces, 100) == theirs(pieces, 100)
+
+
+def test_same_opcodes() -> None:
+    """Our names stand for the numbers theirs stand for."""
+    assert [opcode.value for opcode in Opcode] == [opcode.value for opcode in TheirOpcode]
