@@ -360,6 +360,20 @@ CHANGES_UNAVAILABLE = Reason(
     Retry.BACKOFF,
     prefixed=False,
 )
+CHANGES_SELECT_WILDCARD = Reason(
+    "RealtimeDisabledForConfiguration",
+    "Column selection is not supported for wildcard subscriptions. Provide an explicit schema and table name.",
+    "",
+    BadRequest,
+    prefixed=False,
+)
+CHANGES_OPERATOR = Reason(
+    "RealtimeDisabledForConfiguration",
+    "Error parsing `filter` params: the operator {operator} is not supported yet",
+    "Use eq, neq, in, is or isdistinct, with or without `not.`, or filter on the client.",
+    BadRequest,
+    prefixed=False,
+)
 
 REASONS: dict[str, Reason] = {
     name: value for name, value in list(globals().items()) if isinstance(value, Reason)

@@ -1,0 +1,253 @@
+"""The filter of a change subscription: `column=operator.value`, joined by commas (specification, 8.2).
+
+Comparing takes two steps. Postgres casts the value of a filter to the type of its column and gives back the
+text of what it understood; a row from the replication stream is written by the same output functions. So rows
+are compared with filters as text, apart from the few types that write equal values in different ways.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Literal, TypeAlias, cast, get_args
+
+from backbeat.protocol import reasons
+
+__all__ = [
+    "MAX_IN_VALUES",
+    "Comparison",
+    "Condition",
+    "Operator",
+    "as_number",
+    "as_padded",
+    "as_text",
+    "parse_filter",
+]
+
+Operator: TypeAlias = Literal[
+    "eq", "neq", "lt", "lte", "gt", "gte", "in", "like", "ilike", "is", "match", "imatch", "isdistinct"
+]
+OPERATORS: Final = frozenset(get_args(Operator))
+
+MAX_IN_VALUES: Final = 100
+
+Normal: TypeAlias = Callable[[bytes], Hashable]
+"""Maps the texts of equal values to equal objects."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One segment of a filter, as the client wrote it.
+
+    Attributes:
+        column: the name of the column.
+        operator: how to compare.
+        values: what to compare with: one value, or those of an `in` list, where None is an unquoted NULL.
+        negated: whether `not.` stood before the operator.
+    """
+
+    column: str
+    operator: Operator
+    values: tuple[str | None, ...]
+    negated: bool = False
+
+    def __str__(self) -> str:
+        """Write the condition as the original does in its error texts."""
+        value = self.values[0] if self.operator != "in" else None
+        if value is None:
+            value = "{" + ",".join("NULL" if v is None else _list_item(v) for v in self.values) + "}"
+        return (
+            f"{{{quote(self.column)}, {quote(self.operator)}, {quote(value)}, {str(self.negated).lower()}}}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A condition made ready for the type of its column.
+
+    A comparison with NULL is never true, negated or not; only `is` and `isdistinct` see NULLs.
+
+    Attributes:
+        column: the name of the column.
+        operator: `eq`, `neq`, `in`, `is` or `isdistinct`.
+        values: normalised values as Postgres writes them; the keyword, for `is`.
+        negated: whether the result is turned around.
+        with_null: whether an `in` list holds NULL: then nothing is known to be outside of it.
+        normal: brings the text of a row to the form of `values`.
+    """
+
+    column: str
+    operator: Literal["eq", "neq", "in", "is", "isdistinct"]
+    values: frozenset[Hashable]
+    negated: bool
+    with_null: bool
+    normal: Normal
+
+    @classmethod
+    def of(cls, condition: Condition, canonical: Sequence[bytes | None], normal: Normal) -> Comparison:
+        """Make a condition ready.
+
+        Args:
+            condition: one with an operator of `Comparison.operator`.
+            canonical: its values as the column's type writes them.
+            normal: how the texts of that type are compared.
+        """
+        if condition.operator not in ("eq", "neq", "in", "is", "isdistinct"):
+            raise ValueError(f"{condition.operator} cannot be compared")
+        return cls(
+            condition.column,
+            condition.operator,
+            frozenset(normal(value) for value in canonical if value is not None),
+            condition.negated,
+            None in canonical,
+            normal,
+        )
+
+    @property
+    def wanted(self) -> Hashable | None:
+        """The only value that matches, where there is just one: subscriptions are found by it."""
+        if self.operator == "eq" and not self.negated:
+            return next(iter(self.values), None)
+        return None
+
+    def accepts(self, value: bytes | None) -> bool:
+        """Tell whether a row with this value in the column matches.
+
+        Args:
+            value: the text as Postgres writes it, or None for NULL.
+        """
+        match self.operator:
+            case "is":
+                return self._is(value) is not self.negated
+            case "isdistinct":
+                return (value is None or self.normal(value) not in self.values) is not self.negated
+        if value is None:
+            return False
+        found = self.normal(value) in self.values
+        if not found and self.with_null:
+            return False
+        return found is not (self.negated is not (self.operator == "neq"))
+
+    def _is(self, value: bytes | None) -> bool:
+        if b"true" in self.values:
+            return value == b"t"
+        if b"false" in self.values:
+            return value == b"f"
+        return value is None
+
+
+def as_text(text: bytes) -> Hashable:
+    """Compare the text itself: most types write equal values alike."""
+    return text
+
+
+def as_padded(text: bytes) -> Hashable:
+    """Compare without the blanks at the end, which mean nothing in a `char(n)`."""
+    return text.rstrip(b" ")
+
+
+def as_number(text: bytes) -> Hashable:
+    """Compare as numbers: `1.50` is `1.5`, `-0` is `0`, and for Postgres `NaN` is itself."""
+    number = Decimal(text.decode())
+    return text if number.is_nan() else number
+
+
+def parse_filter(text: str) -> tuple[Condition, ...]:
+    """Read a filter.
+
+    Args:
+        text: what the client sent; a blank one has no conditions.
+
+    Returns:
+        The conditions; a row has to meet all of them.
+
+    Raises:
+        BadRequest: the text does not follow the grammar.
+    """
+    if not text.strip():
+        return ()
+    segments = [segment.strip() for segment in _split(text.strip())]
+    if not all(segments):
+        raise _malformed("filter must not contain empty segments (check for extra commas)")
+    return tuple(_condition(segment) for segment in segments)
+
+
+def quote(text: str) -> str:
+    """Write a text in double quotes, as error texts show it."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+_SEGMENT = re.compile(r"(?P<column>[^=]*)=(?P<negated>not\.)?(?P<operator>[^.]*)\.(?P<value>.*)", re.DOTALL)
+
+
+def _condition(segment: str) -> Condition:
+    found = _SEGMENT.fullmatch(segment)
+    if found is None:
+        raise _malformed(_dump(segment.split("=", 1)))
+    column, operator, value = found["column"], found["operator"], found["value"]
+    if operator not in OPERATORS or not column:
+        raise _malformed(_dump([column, operator, value]))
+    values: tuple[str | None, ...] = (_unquoted(value),)
+    if operator == "in":
+        if not (value.startswith("(") and value.endswith(")")):
+            raise _malformed("`in` filter value must be wrapped by parentheses")
+        values = tuple(_item(item) for item in _split(value[1:-1])) if value[1:-1].strip() else ()
+    return Condition(column, cast("Operator", operator), values, found["negated"] is not None)
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas outside of parentheses and quotes.
+
+    A quote counts only directly after `.`, `(` or `,`, or at the beginning.
+    """
+    parts, start, depth, position = [], 0, 0, 0
+    while position < len(text):
+        character = text[position]
+        if character == '"' and (position == 0 or text[position - 1] in ".(,"):
+            position = _quote_end(text, position)
+        elif character == "(":
+            depth += 1
+        elif character == ")":
+            depth = max(depth - 1, 0)
+        elif character == "," and depth == 0:
+            parts.append(text[start:position])
+            start = position + 1
+        position += 1
+    return [*parts, text[start:]]
+
+
+def _quote_end(text: str, start: int) -> int:
+    """Find the quote that closes the one at `start`, or the end of the text."""
+    position = start + 1
+    while position < len(text) and text[position] != '"':
+        position += 2 if text[position] == "\\" else 1
+    return position
+
+
+def _unquoted(value: str) -> str:
+    """Take the quotes off. Without a closing quote, or with text behind it, a value is meant literally."""
+    if not value.startswith('"') or _quote_end(value, 0) != len(value) - 1:
+        return value
+    return re.sub(r"\\(.)", r"\1", value[1:-1], flags=re.DOTALL)
+
+
+def _item(item: str) -> str | None:
+    """Read an element of an `in` list: blanks around it mean nothing, and NULL is one unless quoted."""
+    item = item.strip()
+    return None if item.upper() == "NULL" else _unquoted(item)
+
+
+def _list_item(value: str) -> str:
+    plain = re.fullmatch(r"[^\s\"\\{},]+", value) and value.upper() != "NULL"
+    return value if plain else quote(value)
+
+
+def _dump(parts: Sequence[str]) -> str:
+    return "[" + ", ".join(quote(part) for part in parts) + "]"
+
+
+def _malformed(detail: str) -> Exception:
+    return reasons.CHANGES_BAD_FILTER.refusal(detail=detail)
