@@ -48,7 +48,7 @@ class Reason:
             fields: values for the `{fields}` of the text.
         """
         return self.error(
-            self.text.format(**fields) if fields else self.text,
+            self.text.format(topic=topic, **fields),
             hint=f"{context} {self.hint}".strip(),
             code=self.code,
             topic=topic,
@@ -246,6 +246,14 @@ MISSING_PARTITION = Reason(
     "MissingPartition",
     "Realtime was unable to find the expected messages partition",
     "realtime.messages has no partition for today: run `backbeat migrate`, or keep a server running.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=503,
+)
+QUERY_CANCELED = Reason(
+    "QueryCanceled",
+    "Query was cancelled, please try again",
+    "A policy on realtime.messages took longer than 5 seconds, or someone cancelled it.",
     Unavailable,
     Retry.BACKOFF,
     status=503,
