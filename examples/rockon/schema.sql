@@ -14,7 +14,7 @@ create table if not exists public.bands (
   name text not null check (name <> ''),
   created_by uuid default auth.uid() references auth.users (id) on delete set null,
   created_at timestamptz not null default now(),
-  updated_by uuid default auth.uid() references auth.users (id) on delete set null,
+  updated_by uuid references auth.users (id) on delete set null,
   updated_at timestamptz not null default now()
 );
 
@@ -37,7 +37,7 @@ create table if not exists public.songs (
   bpm integer check (bpm between 20 and 400),
   created_by uuid default auth.uid() references auth.users (id) on delete set null,
   created_at timestamptz not null default now(),
-  updated_by uuid default auth.uid() references auth.users (id) on delete set null,
+  updated_by uuid references auth.users (id) on delete set null,
   updated_at timestamptz not null default now()
 );
 
@@ -51,7 +51,7 @@ create table if not exists public.setlists (
   song_ids uuid[] not null default '{}',
   created_by uuid default auth.uid() references auth.users (id) on delete set null,
   created_at timestamptz not null default now(),
-  updated_by uuid default auth.uid() references auth.users (id) on delete set null,
+  updated_by uuid references auth.users (id) on delete set null,
   updated_at timestamptz not null default now()
 );
 
@@ -64,7 +64,7 @@ create table if not exists public.shows (
   doors time,
   created_by uuid default auth.uid() references auth.users (id) on delete set null,
   created_at timestamptz not null default now(),
-  updated_by uuid default auth.uid() references auth.users (id) on delete set null,
+  updated_by uuid references auth.users (id) on delete set null,
   updated_at timestamptz not null default now()
 );
 
@@ -77,7 +77,7 @@ create table if not exists public.practice_sessions (
   starts time,
   created_by uuid default auth.uid() references auth.users (id) on delete set null,
   created_at timestamptz not null default now(),
-  updated_by uuid default auth.uid() references auth.users (id) on delete set null,
+  updated_by uuid references auth.users (id) on delete set null,
   updated_at timestamptz not null default now()
 );
 
@@ -108,8 +108,8 @@ $$;
 revoke execute on function rockon.is_member(uuid), rockon.is_leader(uuid), rockon.band_of(text) from public;
 grant execute on function rockon.is_member(uuid), rockon.is_leader(uuid), rockon.band_of(text) to authenticated;
 
--- Who wrote a row is taken from the token, never from the request body: the page prints these names. There is no
--- token when SQL writes, as the seed below does, or the foreign key that forgets a deleted user.
+-- Who wrote a row is taken from the token, never from the request body: the page prints these names. Where SQL writes,
+-- as the seed below does, or the foreign key that forgets a deleted user, there is no token and no last author.
 create or replace function rockon.stamp() returns trigger
 language plpgsql set search_path = '' as $$
 declare
@@ -117,8 +117,8 @@ declare
 begin
   if author is not null then
     new.created_by := case tg_op when 'INSERT' then author else old.created_by end;
-    new.updated_by := author;
   end if;
+  new.updated_by := author;
   new.updated_at := now();
   return new;
 end;
@@ -230,10 +230,9 @@ on conflict do nothing;
 -- A band brings its demo rows along when it is made, and only then: a song deleted in the page stays deleted at the
 -- next start.
 with band as (
-  insert into public.bands (id, name, created_by, updated_by)
+  insert into public.bands (id, name, created_by)
   values (
-    'ba2d0000-0000-4000-8000-000000000001', 'The iPod Shuffle',
-    'e21c0000-0000-4000-8000-000000000001', 'e21c0000-0000-4000-8000-000000000001'
+    'ba2d0000-0000-4000-8000-000000000001', 'The iPod Shuffle', 'e21c0000-0000-4000-8000-000000000001'
   )
   on conflict do nothing
   returning id, created_by as eric
@@ -247,8 +246,8 @@ members as (
   ) as m (user_id, display_name, instrument, role)
 ),
 songs as (
-  insert into public.songs (id, band_id, title, artist, key, bpm, created_by, updated_by)
-  select s.id, band.id, s.title, s.artist, s.key, s.bpm, eric, eric
+  insert into public.songs (id, band_id, title, artist, key, bpm, created_by)
+  select s.id, band.id, s.title, s.artist, s.key, s.bpm, eric
   from band, (values
     ('50260000-0000-4000-8000-000000000001'::uuid, 'Battery at Four Percent', 'The iPod Shuffle', 'E', 168),
     ('50260000-0000-4000-8000-000000000002', 'No Screen, No Problem', 'The iPod Shuffle', 'Am', 122),
@@ -258,34 +257,33 @@ songs as (
   ) as s (id, title, artist, key, bpm)
 ),
 setlists as (
-  insert into public.setlists (id, band_id, title, notes, song_ids, created_by, updated_by)
+  insert into public.setlists (id, band_id, title, notes, song_ids, created_by)
   select
     '5e710000-0000-4000-8000-000000000001', band.id, 'Friday night', 'Straight into the last two, no talking.',
     array[
       '50260000-0000-4000-8000-000000000002', '50260000-0000-4000-8000-000000000003',
       '50260000-0000-4000-8000-000000000001', '50260000-0000-4000-8000-000000000004'
     ]::uuid[],
-    eric, eric
+    eric
   from band
 ),
 shows as (
-  insert into public.shows (id, band_id, venue, city, date, doors, created_by, updated_by)
+  insert into public.shows (id, band_id, venue, city, date, doors, created_by)
   select
     '50f00000-0000-4000-8000-000000000001', band.id, 'The Broken Jukebox', 'Leipzig',
-    current_date + 12, '20:00', eric, eric
+    current_date + 12, '20:00', eric
   from band
 )
-insert into public.practice_sessions (id, band_id, place, focus, date, starts, created_by, updated_by)
+insert into public.practice_sessions (id, band_id, place, focus, date, starts, created_by)
 select
   '92ac0000-0000-4000-8000-000000000001', band.id, 'Mike''s garage', 'Tighten the endings',
-  current_date + 3, '19:30', eric, eric
+  current_date + 3, '19:30', eric
 from band;
 
 with band as (
-  insert into public.bands (id, name, created_by, updated_by)
+  insert into public.bands (id, name, created_by)
   values (
-    'ba2d0000-0000-4000-8000-000000000002', 'Olga and the Walkmen',
-    '01ca0000-0000-4000-8000-000000000003', '01ca0000-0000-4000-8000-000000000003'
+    'ba2d0000-0000-4000-8000-000000000002', 'Olga and the Walkmen', '01ca0000-0000-4000-8000-000000000003'
   )
   on conflict do nothing
   returning id, created_by as olga
@@ -295,11 +293,11 @@ members as (
   select band.id, olga, 'Olga', 'Bass', 'leader' from band
 ),
 songs as (
-  insert into public.songs (id, band_id, title, artist, key, bpm, created_by, updated_by)
-  select '50260000-0000-4000-8000-000000000006', band.id, 'Auto-Reverse', 'Olga and the Walkmen', 'Em', 96, olga, olga
+  insert into public.songs (id, band_id, title, artist, key, bpm, created_by)
+  select '50260000-0000-4000-8000-000000000006', band.id, 'Auto-Reverse', 'Olga and the Walkmen', 'Em', 96, olga
   from band
 )
-insert into public.shows (id, band_id, venue, city, date, doors, created_by, updated_by)
+insert into public.shows (id, band_id, venue, city, date, doors, created_by)
 select
-  '50f00000-0000-4000-8000-000000000002', band.id, 'Tape Deck Bar', 'Halle', current_date + 20, '21:00', olga, olga
+  '50f00000-0000-4000-8000-000000000002', band.id, 'Tape Deck Bar', 'Halle', current_date + 20, '21:00', olga
 from band;
