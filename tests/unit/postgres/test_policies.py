@@ -1,0 +1,98 @@
+"""What the catalogue alone says about who sees the rows of a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from backbeat.postgres.policies import Access, Audience, Column, Policy
+
+
+def column(name: str, *, selectable: bool = True) -> Column:
+    return Column(name, 23, "integer", "int4", deterministic=True, selectable=selectable)
+
+
+OPEN = Access(
+    oid=1,
+    schema="public",
+    table="songs",
+    partitioned=False,
+    role="authenticated",
+    assumable=True,
+    usable=True,
+    whole=True,
+    row_security=True,
+    exempt=False,
+    columns=(column("id"), column("owner")),
+    key=("id",),
+    policies=(Policy(permissive=True, condition="true"),),
+)
+OWN = "(auth.uid() = owner)"
+
+
+def audience(**changes: Any) -> Audience:
+    """The audience of the open table after some changes to it."""
+    return msgspec.structs.replace(OPEN, **changes).audience
+
+
+@pytest.mark.parametrize(
+    ("permissive", "restrictive", "expected"),
+    [
+        ([], [], Audience.NOBODY),
+        (["true"], [], Audience.EVERYBODY),
+        (["false"], [], Audience.NOBODY),
+        ([None], [], Audience.NOBODY),
+        ([OWN], [], Audience.ASK),
+        ([OWN, "true"], [], Audience.EVERYBODY),
+        ([OWN, "false", None], [], Audience.ASK),
+        (["true"], ["true"], Audience.EVERYBODY),
+        (["true"], [None], Audience.EVERYBODY),
+        (["true"], ["false"], Audience.NOBODY),
+        (["true"], [OWN], Audience.ASK),
+        ([OWN], ["true", "false"], Audience.NOBODY),
+        ([], ["true"], Audience.NOBODY),
+        (["'t'::boolean"], [], Audience.ASK),
+    ],
+)
+def test_only_literal_conditions_are_decided_without_asking(
+    permissive: list[str | None], restrictive: list[str | None], expected: Audience
+) -> None:
+    """Whatever is not literally true or false is asked."""
+    policies = tuple(
+        Policy(permissive=kind, condition=condition)
+        for kind, conditions in ((True, permissive), (False, restrictive))
+        for condition in conditions
+    )
+    assert audience(policies=policies) is expected
+
+
+def test_without_row_security_everybody_sees_every_row() -> None:
+    """Policies that are not enabled do not count."""
+    assert audience(row_security=False, policies=()) is Audience.EVERYBODY
+
+
+def test_an_exempt_role_sees_every_row() -> None:
+    """`service_role` bypasses row level security."""
+    assert audience(exempt=True, policies=()) is Audience.EVERYBODY
+
+
+def test_without_a_primary_key_no_row_can_be_asked_about() -> None:
+    """There is nothing to look it up by."""
+    assert audience(key=()) is Audience.NOBODY
+
+
+def test_a_role_that_cannot_select_the_key_sees_nothing() -> None:
+    """Every event shows the key."""
+    assert audience(columns=(column("id", selectable=False), column("owner"))) is Audience.NOBODY
+
+
+def test_a_role_that_cannot_use_the_schema_sees_nothing() -> None:
+    """Column privileges alone do not help."""
+    assert audience(usable=False) is Audience.NOBODY
+
+
+def test_a_role_the_server_may_not_assume_sees_nothing() -> None:
+    """What cannot be asked is not granted, row security or not."""
+    assert audience(assumable=False, row_security=False) is Audience.NOBODY
