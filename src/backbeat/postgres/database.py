@@ -11,7 +11,7 @@ import structlog
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
-from backbeat.errors import MigrationError
+from backbeat.errors import MigrationError, Retry, StartError
 from backbeat.protocol import reasons
 
 if TYPE_CHECKING:
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
     from backbeat.tokens.claims import Claims
 
-__all__ = ["MIGRATIONS", "Connection", "Database", "become", "migrate"]
+__all__ = ["MIGRATIONS", "Connection", "Database", "become", "inspect", "migrate"]
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
 MIGRATIONS = files("backbeat.postgres") / "sql" / "migrations"
 """What a realtime server needs in a database."""
+
+MIN_VERSION = 140_000
+"""PostgreSQL 14, as the server reports it."""
 
 log = structlog.get_logger("backbeat.database")
 
@@ -122,6 +125,43 @@ async def become(connection: Connection, claims: Claims, **settings: str) -> Non
     await connection.execute(BECOME, {"role": claims.role, "claims": claims.json, "sub": claims.sub})
     for name, value in settings.items():
         await connection.execute("select set_config(%s, %s, true)", (name.replace("_", ".", 1), value))
+
+
+def inspect(url: str, *, flag: str) -> None:
+    """Make sure that a database can serve realtime at all, before anything is built on it.
+
+    Args:
+        url: where it is.
+        flag: the command line flag that named it, for the message.
+
+    Raises:
+        StartError: it cannot be reached, is too old, or keeps no logical write-ahead log.
+    """
+    try:
+        with psycopg.connect(url, connect_timeout=10) as connection:
+            version = connection.info.server_version
+            row = connection.execute("select current_setting('wal_level')").fetchone()
+    except psycopg.OperationalError as error:
+        raise StartError(
+            f"Cannot connect to the database: {str(error).strip()}",
+            hint=f"Check that Postgres runs there, and the address, login and password in {flag}.",
+            retry=Retry.BACKOFF,
+        ) from error
+    except psycopg.ProgrammingError as error:
+        raise StartError(
+            f"The database address makes no sense: {str(error).strip()}",
+            hint=f"{flag} is like postgresql://user:password@host:5432/database.",
+        ) from error
+    if version < MIN_VERSION:
+        raise StartError(
+            f"The database is PostgreSQL {version // 10000}; {MIN_VERSION // 10000} or newer is needed.",
+            hint="Upgrade it, or leave the flag away to use the embedded one.",
+        )
+    if row is not None and row[0] != "logical":
+        raise StartError(
+            f"The database has wal_level = {row[0]}; row changes need wal_level = logical.",
+            hint="Run as a superuser: alter system set wal_level = logical; then restart Postgres.",
+        )
 
 
 async def migrate(

@@ -22,7 +22,6 @@ __all__ = [
     "V1",
     "V2",
     "Serializer",
-    "decode_binary",
     "encode_user_broadcast",
     "json_text",
     "serializer",
@@ -75,6 +74,13 @@ class Serializer(Protocol):
             ProtocolError: it is not a message of this version.
         """
 
+    def decode_binary(self, data: bytes) -> BinaryBroadcast:
+        """Read one binary frame.
+
+        Raises:
+            ProtocolError: it is not a broadcast, or this version has no binary frames.
+        """
+
     def encode(self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes) -> bytes:
         """Write one message; `payload` is JSON text of an object."""
 
@@ -85,6 +91,10 @@ class _V1:
 
     def decode(self, data: bytes) -> Message:
         return _message(_object, data)
+
+    def decode_binary(self, data: bytes) -> BinaryBroadcast:
+        del data
+        raise ProtocolError("Binary frames need vsn 2.0.0.")
 
     def encode(self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes) -> bytes:
         del join_ref  # vsn 1 has no place for it
@@ -102,6 +112,9 @@ class _V2:
 
     def decode(self, data: bytes) -> Message:
         return _message(_array, data)
+
+    def decode_binary(self, data: bytes) -> BinaryBroadcast:
+        return _user_broadcast_push(data)
 
     def encode(self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes) -> bytes:
         return b"[%b,%b,%b,%b,%b]" % (
@@ -137,7 +150,7 @@ def _message(decoder: msgspec.json.Decoder[_Array] | msgspec.json.Decoder[_Objec
     return Message(read.join_ref, read.ref, read.topic, read.event, bytes(read.payload))
 
 
-def decode_binary(data: bytes) -> BinaryBroadcast:
+def _user_broadcast_push(data: bytes) -> BinaryBroadcast:
     """Read one binary frame: a user broadcast push, the only kind stock clients send (section 2.3).
 
     Raises:

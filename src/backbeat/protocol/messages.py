@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final, TypeAlias
 
 __all__ = [
     "PHOENIX",
     "TOPIC_PREFIX",
     "BinaryBroadcast",
     "Event",
+    "Incoming",
     "Message",
 ]
 
@@ -64,7 +65,10 @@ class BinaryBroadcast:
     Attributes:
         user_event: the event the application chose.
         payload: JSON text when `is_json`, else bytes only the applications understand.
+        event: always `broadcast`; the topic's handlers are found by it.
     """
+
+    event: ClassVar[str] = Event.BROADCAST
 
     join_ref: str | None
     ref: str | None
@@ -72,3 +76,7 @@ class BinaryBroadcast:
     user_event: str
     payload: bytes
     is_json: bool
+
+
+Incoming: TypeAlias = Message | BinaryBroadcast
+"""Whatever a client may send."""

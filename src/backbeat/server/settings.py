@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from backbeat.errors import ConfigurationError
@@ -69,6 +69,10 @@ class Settings:
                 raise ConfigurationError(f"The setting {name} must be at least 1.")
         if self.change_delay < 0 or self.idle_timeout <= 0:
             raise ConfigurationError("The settings change_delay and idle_timeout are lengths of time.")
+
+    def with_database(self, url: str) -> Settings:
+        """The same settings with another database."""
+        return replace(self, database_url=url)
 
     @property
     def keys(self) -> ApiKeys:

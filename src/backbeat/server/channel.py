@@ -1,0 +1,617 @@
+"""One joined topic of one socket: join, token, broadcast, presence, row changes, leave.
+
+A channel is `JOINING` until its join is answered, then `JOINED`, in the end `CLOSED`. While something it
+asked the database decides what it may do (a join, a new token), what arrives for it waits in order; other
+channels of the socket, and its heartbeats, do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+
+from backbeat.errors import Refusal, Unavailable
+from backbeat.postgres.authorize import Permissions
+from backbeat.protocol import reasons
+from backbeat.protocol.bindings import parse_binding
+from backbeat.protocol.join import JoinRequest
+from backbeat.protocol.messages import TOPIC_PREFIX, BinaryBroadcast, Event, Incoming, Message
+from backbeat.protocol.presence import encode_state
+from backbeat.protocol.reasons import explained
+from backbeat.server.hub import Hears, TextDelivery, UserBroadcast
+from backbeat.tokens.keys import is_opaque
+from backbeat.websocket.frames import text_frame
+
+if TYPE_CHECKING:
+    from backbeat.server.hub import Delivery, Room
+    from backbeat.server.realtime import Realtime
+    from backbeat.server.socket import Socket
+    from backbeat.tokens.claims import Token
+
+__all__ = ["Channel"]
+
+log = structlog.get_logger("backbeat.channel")
+
+MAX_BACKLOG: Final = 100
+"""Messages that may wait while a join or a new token is being decided; the next is refused."""
+
+EXPIRY_CHECK: Final = 300.0
+"""Seconds after which a token's expiry is looked at again, however far away it is."""
+
+RETRY_SUBSCRIBE: Final = (1.0, 2.0, 5.0, 10.0)
+"""Seconds between attempts to subscribe to changes while the database is away; the last one repeats."""
+
+OK: Final = b'{"status":"ok","response":{}}'
+
+
+class Phase(Enum):
+    """Where in its life a channel is."""
+
+    JOINING = "joining"
+    JOINED = "joined"
+    CLOSED = "closed"
+
+
+class _TokenPush(msgspec.Struct):
+    access_token: str | None
+
+
+class _PresencePush(msgspec.Struct):
+    event: str | None = None
+    payload: msgspec.Raw | None = None
+
+
+class Channel:
+    """A channel that a socket is joining, or has joined.
+
+    Args:
+        realtime: the server.
+        socket: the connection it belongs to.
+        join: the `phx_join` message.
+        replaces: the join ref of a channel of the same topic that this join ended, to be closed after the
+        reply.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_busy",
+        "_change_task",
+        "_expiry",
+        "_key",
+        "_permissions",
+        "_phase",
+        "_ref",
+        "_replaces",
+        "_request",
+        "_room",
+        "_token",
+        "hears",
+        "join_ref",
+        "realtime",
+        "serializer",
+        "socket",
+        "sub_topic",
+        "topic",
+        "write",
+    )
+
+    def __init__(
+        self, realtime: Realtime, socket: Socket, join: Message, *, replaces: str | None = None
+    ) -> None:
+        self.realtime = realtime
+        self.socket = socket
+        self.serializer = socket.serializer
+        self.write = socket.write
+        self.topic = join.topic
+        self.sub_topic = join.topic.removeprefix(TOPIC_PREFIX)
+        self.join_ref = join.join_ref or join.ref
+        self.hears = Hears.NOTHING
+        self._ref = join.ref
+        self._replaces = replaces
+        self._request = JoinRequest()
+        self._token: Token = socket.token
+        self._permissions = Permissions.none()
+        self._room: Room | None = None
+        self._key = ""
+        self._phase = Phase.JOINING
+        self._busy: asyncio.Task[None] | None = None
+        self._change_task: asyncio.Task[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._backlog: deque[Incoming] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.topic!r} {self._phase.value} role={self._token.claims.role}>"
+
+    # Joining ------------------------------------------------------------------------------------------------
+
+    def join(self, payload: bytes) -> None:
+        """Answer the join: at once when nothing has to be asked, else as soon as the database has decided.
+
+        Args:
+            payload: the join payload, JSON text.
+        """
+        try:
+            self._request = JoinRequest.parse(payload)
+            self._check_join()
+            self._token = self._choose_token(self._request.access_token)
+        except Refusal as refusal:
+            self._refuse_join(refusal)
+            return
+        if self._request.problems:
+            log.warning(
+                "join payload", code="InvalidJoinPayload", topic=self.topic, problems=self._request.problems
+            )
+        if self._request.private:
+            self._occupy(self._join_private())
+        else:
+            self._admit(Permissions.all())
+
+    def _check_join(self) -> None:
+        """The checks of section 3.4 that need nothing but what is at hand."""
+        if not self.sub_topic:
+            raise reasons.TOPIC_NAME_REQUIRED.refusal()
+        if self.realtime.draining:
+            raise reasons.RESTARTING.refusal(topic=self.sub_topic)
+        if self.realtime.settings.private_only and not self._request.private:
+            raise reasons.PRIVATE_ONLY.refusal(topic=self.sub_topic)
+        if len(self.socket.channels) > self.realtime.settings.max_channels:
+            raise reasons.CHANNEL_LIMIT.refusal(topic=self.sub_topic)
+
+    def _choose_token(self, value: str | None) -> Token:
+        if value is None:
+            # The connection's token was good when the socket opened; it may have ended since.
+            return self.realtime.still_valid(self.socket.token)
+        return self.realtime.verify(value)
+
+    async def _join_private(self) -> None:
+        try:
+            permissions = await self._ask_permissions()
+        except Refusal as refusal:
+            self._refuse_join(refusal)
+            return
+        self._admit(permissions)
+
+    async def _ask_permissions(self) -> Permissions:
+        """Ask Postgres what the token may do here.
+
+        Raises:
+            Refusal: nothing may be read, or the question could not be answered.
+        """
+        permissions = await self.realtime.authorizer.probe(
+            self.sub_topic, self._token.claims, self.socket.headers
+        )
+        if not permissions.read.broadcast and not permissions.read.presence:
+            raise reasons.UNAUTHORIZED.refusal(
+                topic=self.sub_topic, context=self._token.describe(self.realtime.now())
+            )
+        return permissions
+
+    def _admit(self, permissions: Permissions) -> None:
+        """Answer ok, then enter the room: the reply precedes everything else of this channel."""
+        request = self._request
+        self._permissions = permissions
+        self._room = self.realtime.hub.room(self.topic, private=request.private)
+        self._room.flush()
+        entries = [
+            {**entry, "id": number} for entry, number in zip(request.changes, request.change_ids, strict=True)
+        ]
+        self._send(
+            Event.REPLY,
+            b'{"status":"ok","response":{"postgres_changes":%b}}' % msgspec.json.encode(entries),
+            ref=self._ref,
+        )
+        self._close_replaced()
+        self._phase = Phase.JOINED
+        self._key = request.presence_key or secrets.token_hex(16)
+        self._hear()
+        self._watch_expiry()
+        self.realtime.metrics.joins += 1
+        self.realtime.metrics.channels += 1
+        if request.presence and permissions.read.presence:
+            self._send(Event.PRESENCE_STATE, encode_state(self._room.presence.state()))
+        if request.changes:
+            self._subscribe_to_changes()
+
+    def _refuse_join(self, refusal: Refusal) -> None:
+        self.realtime.count_refusal(refusal)
+        log.info(
+            "join refused",
+            code=refusal.code,
+            topic=self.topic,
+            reason=refusal.message,
+            hint=refusal.hint,
+            token=self._token.describe(self.realtime.now()),
+        )
+        self._reply_error(refusal, self._ref, text=refusal.reason)
+        self._close_replaced()
+        self.close()
+
+    def _close_replaced(self) -> None:
+        """Tell the client that the replaced channel is gone: after the new reply, under its own ref."""
+        if self._replaces is not None:
+            self._send(Event.CLOSE, b"{}", ref=self._replaces, join_ref=self._replaces)
+            self._replaces = None
+
+    # Receiving ----------------------------------------------------------------------------------------------
+
+    def receive(self, message: Incoming) -> None:
+        """Handle one message for this topic, or let it wait its turn."""
+        if self._busy is None:
+            self._handle(message)
+        elif len(self._backlog) < MAX_BACKLOG:
+            self._backlog.append(message)
+        else:
+            refusal = reasons.JOIN_BACKLOG.refusal(topic=self.sub_topic)
+            self.realtime.count_refusal(refusal)
+            self._reply_error(refusal, message.ref)
+
+    def _handle(self, message: Incoming) -> None:
+        if self._phase is not Phase.JOINED:
+            return
+        if isinstance(message, BinaryBroadcast):
+            self._broadcast_binary(message)
+        elif handler := HANDLERS.get(message.event):
+            handler(self, message)
+        else:
+            self._unknown(message)
+
+    def _unknown(self, message: Message) -> None:
+        self.realtime.metrics.unknown_events += 1
+        log.info("unknown event", topic=self.topic, event_name=message.event[:64])
+
+    def _leave(self, message: Message) -> None:
+        if message.join_ref is not None and message.join_ref != self.join_ref:
+            return
+        self._reply_ok(message.ref)
+        self._send(Event.CLOSE, b"{}", ref=self.join_ref)
+        self.close()
+
+    # Broadcast ----------------------------------------------------------------------------------------------
+
+    def _broadcast(self, message: Message) -> None:
+        if self._may_broadcast(message.payload, message.ref):
+            if not message.payload.startswith(b"{"):
+                self._refuse_push(reasons.PAYLOAD_NOT_OBJECT.refusal(topic=self.sub_topic), message.ref)
+                return
+            self._publish(TextDelivery(Event.BROADCAST, message.payload, sender=self._left_out()), message)
+
+    def _broadcast_binary(self, message: BinaryBroadcast) -> None:
+        if self._may_broadcast(message.payload, message.ref):
+            delivery = UserBroadcast(
+                message.user_event, message.payload, is_json=message.is_json, sender=self._left_out()
+            )
+            self._publish(delivery, message)
+
+    def _left_out(self) -> Channel | None:
+        return None if self._request.self_broadcast else self
+
+    def _may_broadcast(self, payload: bytes, ref: str | None) -> bool:
+        """Check size and permission; the sender is told when the answer is no."""
+        if not self._permissions.write.broadcast:
+            refusal = self._permissions.write_refusal or reasons.BROADCAST_DENIED.refusal(
+                topic=self.sub_topic, context=self._token.describe(self.realtime.now())
+            )
+        elif len(payload) > self.realtime.settings.max_payload_bytes:
+            refusal = reasons.PAYLOAD_TOO_LARGE.refusal(topic=self.sub_topic)
+        else:
+            return True
+        self._refuse_push(refusal, ref)
+        return False
+
+    def _publish(self, delivery: Delivery, message: Incoming) -> None:
+        assert self._room is not None
+        self._room.publish(delivery, len(message.payload))
+        if self._request.ack:
+            self._reply_ok(message.ref)
+
+    def _refuse_push(self, refusal: Refusal, ref: str | None) -> None:
+        """Refuse a broadcast: as its reply where replies are asked for, else as a system message."""
+        self.realtime.count_refusal(refusal)
+        if not self._request.ack:
+            self._system(refusal.message, hint=refusal.hint)
+        elif refusal.code == reasons.PAYLOAD_TOO_LARGE.code:
+            # Clients know this one as a bare text in place of an object.
+            self._send(Event.REPLY, b'{"status":"error","response":"payload_size_exceeded"}', ref=ref)
+        else:
+            self._reply_error(refusal, ref)
+
+    # Presence -----------------------------------------------------------------------------------------------
+
+    def _presence(self, message: Message) -> None:
+        try:
+            push = _presence_push.decode(message.payload)
+        except msgspec.DecodeError:
+            self._refuse_presence(reasons.PRESENCE_NOT_OBJECT.refusal(topic=self.sub_topic), message.ref)
+            return
+        event = (push.event or "").lower()
+        if event == "track":
+            self._track(push.payload, message)
+            return
+        if event == "untrack":
+            self._untrack()
+        elif event and self._request.presence:
+            self._refuse_presence(reasons.PRESENCE_UNKNOWN_EVENT.refusal(topic=self.sub_topic), message.ref)
+            return
+        self._reply_ok(message.ref)
+
+    def _track(self, payload: msgspec.Raw | None, message: Message) -> None:
+        assert self._room is not None
+        if not self._permissions.write.presence:
+            refusal = self._permissions.write_refusal or reasons.PRESENCE_DENIED.refusal(
+                topic=self.sub_topic, context=self._token.describe(self.realtime.now())
+            )
+            self._refuse_presence(refusal, message.ref)
+            return
+        if len(message.payload) > self.realtime.settings.max_payload_bytes:
+            self.shut_down(reasons.PRESENCE_TOO_LARGE.refusal(topic=self.sub_topic))
+            return
+        try:
+            tracked = msgspec.json.decode(payload, type=dict[str, Any]) if payload is not None else {}
+        except msgspec.DecodeError:
+            self._refuse_presence(reasons.PRESENCE_NOT_OBJECT.refusal(topic=self.sub_topic), message.ref)
+            return
+        diff = self._room.presence.track(self, self._key, tracked, secrets.token_urlsafe(12))
+        self._publish_diff(diff)
+        self._reply_ok(message.ref)
+
+    def _untrack(self) -> None:
+        if self._room is not None:
+            self._publish_diff(self._room.presence.untrack(self))
+
+    def _publish_diff(self, diff: bytes | None) -> None:
+        if diff is not None and self._room is not None:
+            delivery = TextDelivery(Event.PRESENCE_DIFF, diff, audience=Hears.PRESENCE)
+            self._room.publish(delivery, len(diff))
+
+    def _refuse_presence(self, refusal: Refusal, ref: str | None) -> None:
+        self.realtime.count_refusal(refusal)
+        self._reply_error(refusal, ref)
+
+    # Tokens -------------------------------------------------------------------------------------------------
+
+    def _access_token(self, message: Message) -> None:
+        """Take a new token (section 4). There is never a reply; a token that is refused ends the channel."""
+        try:
+            value = _token_push.decode(message.payload).access_token
+        except msgspec.DecodeError:
+            self._unknown(message)
+            return
+        if value is None or is_opaque(value) or value == self._token.value:
+            return
+        try:
+            self._token = self.realtime.verify(value)
+        except Refusal as refusal:
+            self.shut_down(refusal)
+            return
+        self._watch_expiry()
+        if self._request.private:
+            self._occupy(self._renew_permissions())
+        elif self._request.changes:
+            self._subscribe_to_changes()
+
+    async def _renew_permissions(self) -> None:
+        """Ask again with the new token; what was granted and no longer is ends the channel."""
+        before = self._permissions.read
+        try:
+            permissions = await self._ask_permissions()
+        except Refusal as refusal:
+            self.shut_down(refusal)
+            return
+        if (before.broadcast and not permissions.read.broadcast) or (
+            self._request.presence and before.presence and not permissions.read.presence
+        ):
+            self.shut_down(
+                reasons.PERMISSION_REVOKED.refusal(
+                    topic=self.sub_topic, context=self._token.describe(self.realtime.now())
+                )
+            )
+            return
+        self._permissions = permissions
+        self._hear()
+        if self._request.changes:
+            self._subscribe_to_changes()
+
+    def _hear(self) -> None:
+        """Enter the room with the rights the permissions give."""
+        assert self._room is not None
+        self._room.leave(self)
+        read = self._permissions.read
+        self.hears = (Hears.BROADCAST if read.broadcast else Hears.NOTHING) | (
+            Hears.PRESENCE if read.presence else Hears.NOTHING
+        )
+        self._room.enter(self)
+
+    def _watch_expiry(self) -> None:
+        """Look at the token again when it ends; or earlier, for clocks are set and laptops sleep."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        left = self._token.claims.exp - self.realtime.now()
+        self._expiry = self.realtime.loop.call_later(max(0.0, min(EXPIRY_CHECK, left)), self._check_expiry)
+
+    def _check_expiry(self) -> None:
+        try:
+            self.realtime.still_valid(self._token)
+        except Refusal as refusal:
+            self.shut_down(refusal)
+        else:
+            self._watch_expiry()
+
+    # Row changes --------------------------------------------------------------------------------------------
+
+    def _subscribe_to_changes(self) -> None:
+        """Subscribe; with a new token again, and what was subscribed before stays until that is done."""
+        if self._change_task is not None:
+            self._change_task.cancel()
+        self._change_task = self.realtime.spawn(self._keep_subscribing(), name=f"changes of {self.topic}")
+
+    async def _keep_subscribing(self) -> None:
+        """Subscribe all entries or none; a mistake of theirs is told, a failure of ours is retried."""
+        request, attempt = self._request, 0
+        while True:
+            try:
+                bindings = [
+                    parse_binding(entry, number)
+                    for entry, number in zip(request.changes, request.change_ids, strict=True)
+                ]
+                await self.realtime.changes.subscribe(self, bindings, self._token.claims)
+            except Unavailable as refusal:
+                self.realtime.count_refusal(refusal)
+                self.changes_interrupted(refusal)
+                await asyncio.sleep(RETRY_SUBSCRIBE[min(attempt, len(RETRY_SUBSCRIBE) - 1)])
+                attempt += 1
+            except Refusal as refusal:
+                self.realtime.count_refusal(refusal)
+                log.info(
+                    "change subscription refused", code=refusal.code, topic=self.topic, reason=refusal.message
+                )
+                hint = f"{self._token.describe(self.realtime.now())} {refusal.hint}".strip()
+                self._system(refusal.message, extension=Event.POSTGRES_CHANGES, hint=hint)
+                return
+            else:
+                self.changes_restored()
+                return
+
+    def changes_interrupted(self, error: Refusal) -> None:
+        """Tell the client that row changes do not arrive at the moment."""
+        self._system(error.message, extension=Event.POSTGRES_CHANGES, hint=error.hint)
+
+    def changes_restored(self) -> None:
+        """Tell the client that row changes arrive, from now on."""
+        self._system("Subscribed to PostgreSQL", extension=Event.POSTGRES_CHANGES, status="ok")
+
+    def change_frame(self, ids: tuple[int, ...], data: bytes) -> bytes:
+        """The frame of one row change.
+
+        Args:
+            ids: the subscriptions of this channel that match.
+            data: JSON text of the change.
+        """
+        payload = b'{"ids":%b,"data":%b}' % (msgspec.json.encode(ids), data)
+        return text_frame(self.serializer.encode(None, None, self.topic, Event.POSTGRES_CHANGES, payload))
+
+    def send_frames(self, frames: bytes) -> None:
+        """Write frames behind everything the room has collected."""
+        if self._phase is Phase.JOINED and self._room is not None:
+            self._room.flush()
+            self.write(frames)
+
+    # Ending -------------------------------------------------------------------------------------------------
+
+    def shut_down(self, refusal: Refusal) -> None:
+        """End the channel because of an error; stock clients stay down until they are told to join again."""
+        if self._phase is Phase.CLOSED:
+            return
+        self.realtime.count_refusal(refusal)
+        log.warning(
+            "channel shut down",
+            code="ChannelShutdown",
+            cause=refusal.code,
+            topic=self.topic,
+            reason=refusal.message,
+            token=self._token.describe(self.realtime.now()),
+        )
+        self._system(refusal.message, hint=refusal.hint)
+        self._send(Event.CLOSE, b"{}", ref=self.join_ref)
+        self.close()
+
+    def crash(self) -> None:
+        """End the channel because the server failed; stock clients join again by themselves."""
+        self._send(Event.ERROR, b'{"reason":"channel_crash"}', ref=self.join_ref)
+        self.close()
+
+    def close(self) -> None:
+        """Leave the room, stop every task and timer, and be forgotten by the socket. Writes nothing."""
+        if self._phase is Phase.CLOSED:
+            return
+        joined, self._phase = self._phase is Phase.JOINED, Phase.CLOSED
+        for task in (self._busy, self._change_task):
+            if task is not None:
+                task.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._backlog.clear()
+        self.socket.forget(self)
+        if joined:
+            self.realtime.metrics.channels -= 1
+        if self._request.changes:
+            self.realtime.changes.unsubscribe(self)
+        if self._room is not None:
+            self._room.leave(self)
+            self._untrack()
+            self.realtime.hub.release(self._room, private=self._request.private)
+
+    # Tasks --------------------------------------------------------------------------------------------------
+
+    def _occupy(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that decides what the channel may do; messages wait until it is done."""
+        self._busy = self.realtime.spawn(self._work(work), name=f"{self.topic}")
+
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            log.exception("channel failed", topic=self.topic)
+            self.realtime.metrics.handler_failures += 1
+            if self._phase is Phase.JOINING:
+                self._refuse_join(reasons.UNKNOWN_ERROR.refusal(topic=self.sub_topic))
+            else:
+                self.crash()
+        self._busy = None
+        while self._backlog and self._busy is None:
+            self.socket.guarded(self._backlog.popleft(), self._handle)
+
+    # Writing ------------------------------------------------------------------------------------------------
+
+    def _send(
+        self, event: str, payload: bytes, *, ref: str | None = None, join_ref: str | None = None
+    ) -> None:
+        """Write one message of this channel, behind everything the room has collected."""
+        if self._room is not None:
+            self._room.flush()
+        text = self.serializer.encode(join_ref or self.join_ref, ref, self.topic, event, payload)
+        self.write(text_frame(text))
+
+    def _reply_ok(self, ref: str | None) -> None:
+        self._send(Event.REPLY, OK, ref=ref)
+
+    def _reply_error(self, refusal: Refusal, ref: str | None, *, text: str | None = None) -> None:
+        response = error_response(refusal, text or refusal.message, explain=self.realtime.settings.explain)
+        self._send(Event.REPLY, b'{"status":"error","response":%b}' % response, ref=ref)
+
+    def _system(
+        self, message: str, *, extension: str = "system", status: str = "error", hint: str = ""
+    ) -> None:
+        payload = {
+            "channel": self.sub_topic,
+            "extension": extension,
+            "message": explained(message, hint, explain=self.realtime.settings.explain),
+            "status": status,
+        }
+        self._send(Event.SYSTEM, msgspec.json.encode(payload))
+
+
+def error_response(refusal: Refusal, text: str, *, explain: bool) -> bytes:
+    """The `response` of an error reply: the legacy reason, and what explains it where the server explains."""
+    response: Mapping[str, str] = {"reason": explained(text, refusal.hint, explain=explain)}
+    if explain:
+        response = {**response, "code": refusal.code, "retry": refusal.retry.value}
+    return msgspec.json.encode(response)
+
+
+_token_push = msgspec.json.Decoder(_TokenPush)
+_presence_push = msgspec.json.Decoder(_PresencePush)
+
+HANDLERS: Final[Mapping[str, Callable[[Channel, Message], None]]] = {
+    Event.LEAVE: Channel._leave,  # noqa: SLF001
+    Event.BROADCAST: Channel._broadcast,  # noqa: SLF001
+    Event.PRESENCE: Channel._presence,  # noqa: SLF001
+    Event.ACCESS_TOKEN: Channel._access_token,  # noqa: SLF001
+}
+"""What a joined channel understands; everything else is unknown, and counted."""

@@ -1,0 +1,215 @@
+"""From the replication stream to the sockets: stored messages, and row changes for those who may see them.
+
+One stream carries both, in the order of their commits. A stored message needs no further question, so it
+never waits for a policy; row changes keep their own order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import structlog
+
+from backbeat.errors import BackbeatError, ProtocolError
+from backbeat.postgres.changes import Changes
+from backbeat.postgres.messages import maintain, message_of
+from backbeat.postgres.pgoutput import Insert
+from backbeat.postgres.stream import ReplicationStream, StreamPhase, StreamState
+from backbeat.protocol import reasons
+from backbeat.protocol.messages import TOPIC_PREFIX
+from backbeat.server.channel import Channel
+from backbeat.server.hub import UserBroadcast
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from backbeat.postgres.changes import Delivery
+    from backbeat.postgres.database import Database
+    from backbeat.postgres.transactions import Transaction
+    from backbeat.protocol.bindings import Binding
+    from backbeat.server.realtime import Realtime
+    from backbeat.server.settings import Settings
+    from backbeat.tokens.claims import Claims
+
+__all__ = ["Feed"]
+
+log = structlog.get_logger("backbeat.feed")
+
+MESSAGES_PUBLICATION: Final = "supabase_realtime_messages_publication"
+MAINTENANCE_INTERVAL: Final = 3600.0
+"""Seconds between looks at the partitions of realtime.messages, which are made days ahead."""
+
+MAINTENANCE_RETRY: Final = 10.0
+"""Seconds until the next try when the database was away."""
+
+
+class Feed:
+    """Carries what happens in the database to the channels it is for.
+
+    Args:
+        settings: what the server was told.
+        database: for keeping the partitions of realtime.messages.
+    """
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._settings = settings
+        self._database = database
+        self._changes = Changes(
+            settings.database_url, deliver=self._deliver, publication=settings.publication
+        )
+        self._stream = ReplicationStream(
+            settings.database_url,
+            [settings.publication, MESSAGES_PUBLICATION],
+            self._consume,
+            on_state=self._stream_changed,
+        )
+        self.streaming = asyncio.Event()
+        """Set while every commit arrives."""
+        self._realtime: Realtime | None = None
+        self._held: deque[tuple[float, Sequence[Delivery]]] = deque()
+
+    @property
+    def state(self) -> StreamState:
+        """What the replication stream is doing."""
+        return self._stream.state
+
+    async def run(self, realtime: Realtime) -> None:
+        """Feed the channels of a server until cancelled, whatever happens to the database.
+
+        Args:
+            realtime: whose rooms and channels to deliver to.
+        """
+        self._realtime = realtime
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._maintain(), name="messages maintenance")
+                tasks.create_task(self._stream.run(), name="replication stream")
+        finally:
+            await self._changes.aclose()
+
+    # Subscriptions ------------------------------------------------------------------------------------------
+
+    async def subscribe(self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims) -> None:
+        """Subscribe to row changes; on return, every commit from now on is delivered.
+
+        Raises:
+            Refusal: a table, column or filter is not to be had, or the database is away.
+        """
+        await self._changes.subscribe(subscriber, bindings, claims)
+        # Before the slot exists a change would be lost after we said that we are subscribed.
+        await self.streaming.wait()
+
+    def unsubscribe(self, subscriber: Hashable) -> None:
+        """Stop delivering row changes to a subscriber."""
+        self._changes.unsubscribe(subscriber)
+
+    # What the stream says -----------------------------------------------------------------------------------
+
+    async def _consume(self, batch: list[Transaction]) -> None:
+        for transaction in batch:
+            for event in transaction.events:
+                if isinstance(event, Insert) and (event.relation.schema, event.relation.table) == MESSAGES:
+                    self._broadcast_stored(event)
+        await self._changes.handle(batch)
+
+    def _broadcast_stored(self, event: Insert) -> None:
+        """Deliver a row of realtime.messages to the room it names; a bad one costs only itself."""
+        assert self._realtime is not None
+        try:
+            stored = message_of(event)
+            room = self._realtime.hub.find(TOPIC_PREFIX + stored.topic, private=stored.private)
+            if room is None:
+                return
+            is_json = stored.payload is not None
+            payload = stored.payload if stored.payload is not None else stored.binary or b""
+            metadata = msgspec.json.encode({"id": stored.id})
+            delivery = UserBroadcast(stored.event, payload, is_json=is_json, metadata=metadata)
+        except ProtocolError as error:
+            log.warning("stored message dropped", code="UnableToBroadcastChanges", reason=error.message)
+            return
+        if len(payload) > self._settings.max_payload_bytes:
+            log.warning("stored message dropped", code="UnableToBroadcastChanges", bytes=len(payload))
+            return
+        self._realtime.metrics.messages_from_database += 1
+        room.publish(delivery, len(payload))
+
+    def _stream_changed(self, state: StreamState) -> None:
+        """Tell the channels that listen to changes when they stop arriving, and when they arrive again."""
+        was_streaming = self.streaming.is_set()
+        if state.phase is StreamPhase.STREAMING:
+            self.streaming.set()
+            if state.gap_since is not None:
+                log.warning("stream restored", gap_seconds=round(state.since - state.gap_since, 3))
+                for channel in self._listening():
+                    channel.changes_restored()
+            return
+        self.streaming.clear()
+        if state.phase is StreamPhase.LOST and state.error is not None:
+            log.warning(
+                "stream lost", code=state.error.code, reason=state.error.message, hint=state.error.hint
+            )
+            if was_streaming:
+                refusal = reasons.CHANGES_UNAVAILABLE.refusal(detail="the replication stream was lost")
+                for channel in self._listening():
+                    channel.changes_interrupted(refusal)
+
+    def _listening(self) -> list[Channel]:
+        return [each for each in self._changes.subscribers() if isinstance(each, Channel)]
+
+    # What goes to the channels ------------------------------------------------------------------------------
+
+    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand changes over now, or when the delay has passed; in the order they came either way."""
+        assert self._realtime is not None
+        delay = self._settings.change_delay
+        if not delay:
+            self._dispatch(deliveries)
+            return
+        loop = self._realtime.loop
+        self._held.append((loop.time() + delay, deliveries))
+        if len(self._held) == 1:
+            loop.call_later(delay, self._release)
+
+    def _release(self) -> None:
+        assert self._realtime is not None
+        now = self._realtime.loop.time()
+        while self._held and self._held[0][0] <= now:
+            self._dispatch(self._held.popleft()[1])
+        if self._held:
+            self._realtime.loop.call_at(self._held[0][0], self._release)
+
+    def _dispatch(self, deliveries: Sequence[Delivery]) -> None:
+        """Write each channel's changes as one piece; equal frames are built once."""
+        assert self._realtime is not None
+        outgoing: dict[Channel, list[bytes]] = {}
+        for delivery in deliveries:
+            frames: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
+            for channel, ids in delivery.recipients:
+                assert isinstance(channel, Channel)
+                key = channel.serializer.vsn, channel.topic, ids
+                frame = frames.get(key)
+                if frame is None:
+                    frame = frames[key] = channel.change_frame(ids, delivery.data)
+                outgoing.setdefault(channel, []).append(frame)
+        for channel, parts in outgoing.items():
+            self._realtime.metrics.changes_sent += len(parts)
+            channel.send_frames(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    # Upkeep -------------------------------------------------------------------------------------------------
+
+    async def _maintain(self) -> None:
+        """Keep a partition of realtime.messages for every day, however long the server runs."""
+        while True:
+            try:
+                await maintain(self._database)
+            except BackbeatError as error:
+                log.warning("maintenance postponed", code=error.code, reason=error.message)
+                await asyncio.sleep(MAINTENANCE_RETRY)
+            else:
+                await asyncio.sleep(MAINTENANCE_INTERVAL)
+
+
+MESSAGES: Final = ("realtime", "messages")

@@ -1,0 +1,200 @@
+"""The running server, apart from its port: who is connected, what is shared, and who owns the tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
+
+from backbeat.errors import Refusal, Retry
+from backbeat.protocol import reasons
+from backbeat.server.hub import Hub
+from backbeat.server.metrics import Metrics
+from backbeat.tokens.claims import TokenSource
+from backbeat.tokens.verifier import Verifier
+from backbeat.websocket.frames import CloseCode
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from backbeat.postgres.authorize import Permissions
+    from backbeat.protocol.bindings import Binding
+    from backbeat.server.channel import Channel
+    from backbeat.server.settings import Settings
+    from backbeat.server.socket import Socket
+    from backbeat.tokens.claims import Claims, Token
+
+__all__ = ["Authorization", "ChangeSource", "Realtime"]
+
+log = structlog.get_logger("backbeat.realtime")
+
+SWEEP_INTERVAL: Final = 5.0
+"""Seconds between looks for sockets that fell silent."""
+
+MAX_KNOWN_KEYS: Final = 64
+"""How many verified API keys are remembered: a project has four, and people mint a few."""
+
+
+class Authorization(Protocol):
+    """Decides what a token may do on a private channel; `backbeat.postgres.authorize` asks Postgres."""
+
+    async def probe(self, topic: str, claims: Claims, headers: Mapping[str, str]) -> Permissions:
+        """Answer for one topic, or raise a `Refusal`."""
+
+
+class ChangeSource(Protocol):
+    """Keeps change subscriptions; `backbeat.postgres.changes` is the one that delivers."""
+
+    async def subscribe(self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims) -> None:
+        """Start delivering to a subscriber, replacing what it had; or raise a `Refusal`."""
+
+    def unsubscribe(self, subscriber: Hashable) -> None:
+        """Stop delivering; nothing happens to one who never subscribed."""
+
+
+class Realtime:
+    """What all sockets of a server share.
+
+    Args:
+        settings: what the server was told.
+        authorizer: decides about private channels.
+        changes: keeps change subscriptions.
+        clock: seconds since the epoch; tokens are measured against it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        authorizer: Authorization,
+        changes: ChangeSource,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings
+        self.authorizer = authorizer
+        self.changes = changes
+        self.metrics = Metrics()
+        self.now = clock
+        self.draining = False
+        self.loop = asyncio.get_running_loop()
+        self.hub = Hub(self.loop.call_soon, self.metrics)
+        self._keys = settings.keys
+        self._verifier = Verifier(settings.jwt_secret, settings.jwks)
+        self._known_keys: dict[str, Token] = {}
+        self._sockets: set[Socket] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweeper = self.loop.call_later(SWEEP_INTERVAL, self._sweep)
+
+    def __repr__(self) -> str:
+        return f"<Realtime sockets={len(self._sockets)} rooms={len(self.hub)} tasks={len(self._tasks)}>"
+
+    async def aclose(self) -> None:
+        """Close every socket, stop every task, and wait for them."""
+        self.draining = True
+        self._sweeper.cancel()
+        for socket in list(self._sockets):
+            socket.shutdown()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Tokens -------------------------------------------------------------------------------------------------
+
+    def verify(self, value: str) -> Token:
+        """Verify a user's token.
+
+        Raises:
+            TokenRefused: it does not verify; the error says why.
+        """
+        return self._verifier.verify(value, now=self.now(), source=TokenSource.USER)
+
+    def verify_api_key(self, key: str) -> Token:
+        """Verify the key a socket connects with, opaque or JWT.
+
+        Raises:
+            TokenRefused: it does not verify; with the texts of a refused connect.
+        """
+        token = self._known_keys.get(key)
+        if token is None:
+            token = self._verify_new_key(key)
+            if len(self._known_keys) >= MAX_KNOWN_KEYS:
+                self._known_keys.pop(next(iter(self._known_keys)))
+            self._known_keys[key] = token
+        if token.claims.exp <= self.now():
+            raise reasons.TOKEN_EXPIRED_AT_CONNECT.refusal(context=token.describe(self.now()))
+        return token
+
+    def _verify_new_key(self, key: str) -> Token:
+        value = self._keys.token_of(key)
+        try:
+            return self._verifier.verify(value, now=self.now(), source=TokenSource.API_KEY)
+        except Refusal as refusal:
+            if refusal.retry is Retry.REFRESH:
+                raise reasons.TOKEN_EXPIRED_AT_CONNECT.refusal() from refusal
+            raise
+
+    def still_valid(self, token: Token) -> Token:
+        """Return a token that was verified before, if it has not ended since.
+
+        Raises:
+            TokenRefused: it has expired.
+        """
+        now = self.now()
+        if token.claims.exp <= now:
+            raise reasons.TOKEN_EXPIRED.refusal(
+                context=token.describe(now), seconds=int(now - token.claims.exp)
+            )
+        return token
+
+    # Sockets and channels -----------------------------------------------------------------------------------
+
+    def connected(self, socket: Socket) -> None:
+        """A socket opened."""
+        self._sockets.add(socket)
+        self.metrics.connects += 1
+        self.metrics.connections = len(self._sockets)
+
+    def disconnected(self, socket: Socket) -> None:
+        """A socket ended."""
+        self._sockets.discard(socket)
+        self.metrics.connections = len(self._sockets)
+
+    def channels(self) -> Iterable[Channel]:
+        """Every channel of every socket."""
+        for socket in list(self._sockets):
+            yield from list(socket.channels.values())
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count a refusal by its code."""
+        self.metrics.refusals[refusal.code] += 1
+
+    def _sweep(self) -> None:
+        """Close sockets that sent nothing for too long: their heartbeats stopped, so nobody is there."""
+        silent_since = self.loop.time() - self.settings.idle_timeout
+        for socket in list(self._sockets):
+            if socket.last_seen < silent_since:
+                socket.close(CloseCode.NORMAL, "idle timeout")
+        self._sweeper = self.loop.call_later(SWEEP_INTERVAL, self._sweep)
+
+    # Tasks --------------------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
+        """Start a task the server owns: it is awaited or cancelled, and its failure is reported.
+
+        Args:
+            work: what to run.
+            name: what to call it in the log.
+        """
+        task = self.loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.metrics.handler_failures += 1
+            log.error("task failed", task=task.get_name(), exc_info=error)

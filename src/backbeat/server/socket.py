@@ -1,0 +1,324 @@
+"""One WebSocket connection: bytes in, messages out, and what happens to those that break the rules.
+
+uvicorn serves HTTP and hands every upgrade over: it makes a `Socket`, gives it the request head once more as
+bytes, and switches the transport to it. From there on everything is here: handshake, framing, the API key,
+the channels, idle and slow clients, and closing. No middleware of the HTTP side sees a socket.
+
+The contract with uvicorn: the factory is called with `config`, `server_state` and `app_state`; a connection
+that puts itself into `server_state.connections` is told to `shutdown()` when the server stops. One test
+starts the real server and proves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, cast
+
+import msgspec
+import structlog
+
+from backbeat.errors import ProtocolError, Refusal
+from backbeat.protocol import reasons
+from backbeat.protocol.codec import V1, serializer
+from backbeat.protocol.messages import PHOENIX, TOPIC_PREFIX, Event, Incoming, Message
+from backbeat.server.channel import OK, Channel, error_response
+from backbeat.websocket.frames import (
+    Binary,
+    Close,
+    CloseCode,
+    FrameParser,
+    Ping,
+    Text,
+    Violation,
+    close_frame,
+    pong_frame,
+    text_frame,
+)
+from backbeat.websocket.handshake import HandshakeError, accept, parse_head, refuse
+
+if TYPE_CHECKING:
+    from uvicorn.server import ServerState
+
+    from backbeat.protocol.codec import Serializer
+    from backbeat.server.realtime import Realtime
+    from backbeat.tokens.claims import Token
+    from backbeat.websocket.handshake import UpgradeRequest
+
+__all__ = ["PATHS", "Socket"]
+
+log = structlog.get_logger("backbeat.socket")
+
+PATHS: Final = frozenset({"/socket/websocket", "/realtime/v1/websocket"})
+"""Where a socket may be opened: the server's own path, and the one a gateway would put in front."""
+
+CLOSE_PATIENCE: Final = 5.0
+"""Seconds a client has to answer a close frame before the connection is cut."""
+
+
+class Socket(asyncio.Protocol):
+    """One client.
+
+    Args:
+        realtime: the server.
+        server_state: uvicorn's connections, for a graceful end.
+        _ignored: the rest of what uvicorn passes.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_connections",
+        "_parser",
+        "_server",
+        "_transport",
+        "channels",
+        "headers",
+        "last_seen",
+        "serializer",
+        "token",
+        "write",
+    )
+
+    write: Callable[[bytes], None]
+    """Writes bytes of whole frames to the client: the transport's own method, for a fan-out calls it millions
+    of times."""
+
+    token: Token
+    """The token of the API key the client connected with."""
+
+    def __init__(self, realtime: Realtime, *, server_state: ServerState, **_ignored: object) -> None:
+        self._server = realtime
+        self._connections = cast("set[object]", server_state.connections)
+        self._transport: asyncio.Transport | None = None
+        self._parser: FrameParser | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        self.channels: dict[str, Channel] = {}
+        self.serializer: Serializer = V1
+        self.headers: Mapping[str, str] = {}
+        self.last_seen = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Socket vsn={self.serializer.vsn} channels={len(self.channels)}>"
+
+    # What asyncio tells -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport; the request head follows at once."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=self._server.settings.write_buffer_bytes)
+        self.write = self._transport.write
+        self._connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the request head first, frames afterwards."""
+        if self._parser is None:
+            head, separator, rest = data.partition(b"\r\n\r\n")
+            self._open(head + separator)
+            if self._parser is None or not rest:
+                return
+            data = rest
+        self.last_seen = self._server.loop.time()
+        for event in self._parser.feed(data):
+            if isinstance(event, Text):
+                self._text(event.payload)
+            elif isinstance(event, Binary):
+                self._binary(event.payload)
+            elif isinstance(event, Ping):
+                self.write(pong_frame(event.payload))
+            elif isinstance(event, Close):
+                self._answer_close(event)
+            elif isinstance(event, Violation):
+                self._server.metrics.frames_dropped[event.code.name] += 1
+                self.close(event.code, event.reason)
+            if self._closing is not None:
+                return
+
+    def eof_received(self) -> None:
+        """The client will send nothing more; without it there is nothing to serve."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whatever the reason: leave every room."""
+        del exc
+        self._connections.discard(self)
+        if self._closing is not None:
+            self._closing.cancel()
+        self._leave_channels()
+        self._server.disconnected(self)
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: drop it, in the next turn, for a fan-out may be in progress."""
+        self._server.loop.call_soon(self._drop)
+
+    def resume_writing(self) -> None:
+        """The buffer drained before the client could be dropped; it is dropped all the same."""
+
+    def shutdown(self) -> None:
+        """The server stops: clients reconnect after 1012. Called by uvicorn."""
+        self.close(CloseCode.SERVICE_RESTART, "Realtime is restarting")
+
+    # Opening ------------------------------------------------------------------------------------------------
+
+    def _open(self, head: bytes) -> None:
+        """Answer the handshake: switch to WebSocket, or say in HTTP why not."""
+        try:
+            request = parse_head(head)
+            self._admit(request)
+        except HandshakeError as error:
+            self._refuse(error.status, {"error": error.reason}, error.headers)
+        except Refusal as refusal:
+            self._server.count_refusal(refusal)
+            log.info("connect refused", code=refusal.code, reason=refusal.message, hint=refusal.hint)
+            body = {"error": refusal.message}
+            if self._server.settings.explain:
+                body |= {"code": refusal.code, "hint": refusal.hint}
+            self._refuse(refusal.status, body)
+
+    def _admit(self, request: UpgradeRequest) -> None:
+        if request.path not in PATHS:
+            raise HandshakeError(404, f"No socket here; open one of {', '.join(sorted(PATHS))}")
+        chosen = serializer(request.query.get("vsn"))
+        if chosen is None:
+            raise HandshakeError(403, "Unsupported vsn; 1.0.0 and 2.0.0 are spoken here")
+        key = request.headers.get("x-api-key") or request.query.get("apikey", "")
+        if not key:
+            raise reasons.API_KEY_MISSING.refusal()
+        self.token = self._server.verify_api_key(key)
+        self.serializer = chosen
+        # Policies see these as request.headers; the key itself is not for them.
+        self.headers = {
+            name: value
+            for name, value in request.headers.items()
+            if name.startswith("x-") and name != "x-api-key"
+        }
+        self._parser = FrameParser(max_message=self._server.settings.max_frame_bytes)
+        self._server.connected(self)
+        self.write(accept(request))
+
+    def _refuse(
+        self, status: int, body: Mapping[str, str], headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        if self._transport is not None:
+            text = msgspec.json.encode(body)
+            self.write(refuse(status, text, "application/json; charset=utf-8", headers=headers))
+            self._transport.close()
+
+    # Messages -----------------------------------------------------------------------------------------------
+
+    def _text(self, data: bytes) -> None:
+        try:
+            message = self.serializer.decode(data)
+        except ProtocolError as error:
+            self._malformed(error, len(data))
+            return
+        self.guarded(message, self._dispatch)
+
+    def _binary(self, data: bytes) -> None:
+        try:
+            message = self.serializer.decode_binary(data)
+        except ProtocolError as error:
+            self._malformed(error, len(data))
+            return
+        self.guarded(message, self._dispatch)
+
+    def _malformed(self, error: ProtocolError, size: int) -> None:
+        """A frame that is no message is dropped, counted and logged; the connection lives (section 2)."""
+        self._server.metrics.frames_dropped[error.code] += 1
+        log.info("frame dropped", code=error.code, reason=error.message, bytes=size)
+
+    def guarded(self, message: Incoming, handle: Callable[[Incoming], None]) -> None:
+        """Handle one message; a failure of ours costs its channel, is reported, and harms nothing else."""
+        self._server.metrics.messages_in += 1
+        try:
+            handle(message)
+        except Exception:
+            self._server.metrics.handler_failures += 1
+            log.exception("message failed", topic=message.topic)
+            if channel := self.channels.get(message.topic):
+                channel.crash()
+
+    def _dispatch(self, message: Incoming) -> None:
+        if message.topic == PHOENIX:
+            if message.event == Event.HEARTBEAT:
+                self._reply(message, OK)
+            return
+        channel = self.channels.get(message.topic)
+        if isinstance(message, Message) and message.event == Event.JOIN:
+            self._join(message, channel)
+        elif channel is not None:
+            channel.receive(message)
+        elif message.event == Event.LEAVE:
+            self._reply(message, OK)
+        else:
+            self._unmatched(message)
+
+    def _join(self, message: Message, before: Channel | None) -> None:
+        """Join a topic, anew if it is joined already (section 3.9).
+
+        The old channel ends without a word; it is closed, under its own ref, after the new one was answered.
+        """
+        if not message.topic.startswith(TOPIC_PREFIX):
+            self._unmatched(message)
+            return
+        if before is not None:
+            before.close()
+        channel = Channel(
+            self._server, self, message, replaces=before.join_ref if before is not None else None
+        )
+        self.channels[message.topic] = channel
+        channel.join(message.payload)
+
+    def forget(self, channel: Channel) -> None:
+        """Let go of a channel that ended."""
+        if self.channels.get(channel.topic) is channel:
+            del self.channels[channel.topic]
+
+    def _unmatched(self, message: Incoming) -> None:
+        refusal = reasons.UNMATCHED_TOPIC.refusal(topic=message.topic)
+        self._server.count_refusal(refusal)
+        response = error_response(refusal, refusal.message, explain=self._server.settings.explain)
+        self._reply(message, b'{"status":"error","response":%b}' % response)
+
+    def _reply(self, message: Incoming, payload: bytes) -> None:
+        """Reply on a topic that is not joined: there is no join ref to name."""
+        text = self.serializer.encode(None, message.ref, message.topic, Event.REPLY, payload)
+        self.write(text_frame(text))
+
+    # Closing ------------------------------------------------------------------------------------------------
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Send a close frame and cut the connection when it is answered, or after a while.
+
+        Args:
+            code: why.
+            reason: the same for people.
+        """
+        if self._transport is None or self._closing is not None:
+            return
+        self._leave_channels()
+        if self._parser is None:
+            self._transport.close()
+            return
+        self.write(close_frame(code, reason))
+        self._closing = self._server.loop.call_later(CLOSE_PATIENCE, self._transport.abort)
+
+    def _answer_close(self, event: Close) -> None:
+        """Echo the client's close frame, then close (RFC 6455, section 5.5.1)."""
+        if self._transport is None:
+            return
+        self._leave_channels()
+        if self._closing is None:
+            self.write(close_frame(event.code))
+        self._transport.close()
+
+    def _drop(self) -> None:
+        """Cut off a client that does not read: a close frame would wait behind everything else."""
+        if self._transport is not None:
+            self._server.metrics.slow_readers += 1
+            log.warning("slow reader dropped", buffered=self._transport.get_write_buffer_size())
+            self._leave_channels()
+            self._transport.abort()
+
+    def _leave_channels(self) -> None:
+        for channel in list(self.channels.values()):
+            channel.close()
