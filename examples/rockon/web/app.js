@@ -31,8 +31,8 @@ window.rockon = {
 };
 
 /**
- * One stay of one person with one band. Everything that awaits asks `is current` afterwards: signing out, or choosing
- * another band, in the middle of it makes the rest of it meaningless.
+ * One stay of one person with one band. Whatever awaits asks afterwards whether this is still the stay it began in:
+ * signing out, or choosing another band, in the middle of it makes the rest of it meaningless.
  */
 let stay = null;
 
@@ -89,7 +89,7 @@ async function leave(problem = "") {
  * Bring somebody on stage: token to the socket, then bands and members, then channels and lists.
  *
  * @param {Object} user
- * @param {"fresh"|"restored"|"here already"} how the session was made just now, found in localStorage, or in use before
+ * @param {"fresh"|"restored"|"here already"} how the session was made just now, found in localStorage, or is in use already
  * @param {string} [bandId] which of several bands
  */
 async function enter(user, how, bandId) {
@@ -117,7 +117,7 @@ async function enter(user, how, bandId) {
     view.showAccount(nameOf(user.id) ?? user.email);
     here.store = band && new BandStore(supabase, band.id, TABLES);
     view.showBand(bands, band, here.store);
-    if (band) open(here, band.id);
+    if (band) startSync(here, band.id);
   } catch (error) {
     if (stay !== here) return;
     journal.failure("Failed to start real-time sync", error);
@@ -127,7 +127,7 @@ async function enter(user, how, bandId) {
   }
 }
 
-function open(here, bandId) {
+function startSync(here, bandId) {
   const whileHere =
     (listen) =>
     (...event) =>

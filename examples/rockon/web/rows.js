@@ -29,10 +29,9 @@ const text = (title, ...details) =>
 export const ROWS = {
   songs: ({ title, artist, key, bpm }) => [
     h("span", { class: "key", "aria-label": key ? `Key ${key}` : "No key" }, key || "–"),
-    text(title, artist),
-    // The light blinks at the tempo of the song.
-    bpm &&
-      h("span", { class: "tempo", style: `--beat: ${60 / bpm}s` }, h("i", { "aria-hidden": "true" }), `${bpm} bpm`),
+    text(title, artist, bpm && `${bpm} bpm`),
+    // A light that blinks at the tempo of the song.
+    bpm && h("i", { class: "tempo", style: `--beat: ${60 / bpm}s`, "aria-hidden": "true" }),
   ],
 
   setlists: ({ title, notes, song_ids: ids }, store) => [

@@ -38,6 +38,7 @@ export class View {
    */
   constructor(actions, users) {
     this.actions = actions;
+    byId("rig").append(...LISTS.map(({ table }) => h("i", { dataset: { list: table } })));
     this.#buildDoor(users);
     byId("sign-out").addEventListener("click", () => actions.signOut());
     byId("band-choice").addEventListener("change", (event) => actions.chooseBand(event.target.value));
@@ -66,7 +67,7 @@ export class View {
       ...bands.map(({ id, name }) => h("option", { value: id, selected: id === band.id }, name)),
     );
     byId("lists").replaceChildren(...(band ? LISTS.map((list) => this.#buildList(list)) : [this.#buildNoBand()]));
-    byId("rig").replaceChildren(...(band ? LISTS : []).map(({ table }) => h("i", { dataset: { list: table } })));
+    for (const { table } of LISTS) this.showChannel(table, false);
     this.showPeople([], new Set());
   }
 
@@ -92,8 +93,7 @@ export class View {
   /** Somebody else changed something in this list: its stage light flares up. */
   flare(table) {
     const light = document.querySelector(`#rig [data-list="${table}"]`);
-    light?.getAnimations().forEach((animation) => animation.cancel());
-    light?.animate([{ opacity: 1, filter: "brightness(2.2)" }, {}], { duration: 900, easing: "ease-out" });
+    light?.animate([{ opacity: 1 }, {}], { duration: 1200, easing: "ease-out" });
   }
 
   showPeople(members, online) {
