@@ -258,6 +258,14 @@ QUERY_CANCELED = Reason(
     Retry.BACKOFF,
     status=503,
 )
+REPLAY_FAILED = Reason(
+    "UnableToReplayMessages",
+    "Realtime was unable to replay messages",
+    "The stored messages could not be read; the server's log says why.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=503,
+)
 POOL_EXHAUSTED = Reason(
     "IncreaseConnectionPool",
     "Please increase your connection pool size",

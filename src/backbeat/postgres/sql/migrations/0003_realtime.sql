@@ -84,33 +84,45 @@ exception when others then
 end $$;
 
 -- Keeps one partition a day, from yesterday to `ahead` days from now, and drops what is older than `keep`.
+-- Security definer, so that all partitions have one owner, who may drop them, whoever calls.
 -- The advisory lock lets several servers call it at once.
 create or replace function realtime.maintain_messages(ahead int default 3, keep interval default '72 hours')
-returns void language plpgsql as $$
+returns void language plpgsql security definer set search_path = '' as $$
 declare
   today date := (now() at time zone 'utc')::date;
-  partition record;
   day date;
+  name text;
 begin
   perform pg_advisory_xact_lock(hashtextextended('realtime.maintain_messages', 0));
   for day in select today + d from generate_series(-1, ahead) d loop
-    if to_regclass(format('realtime.%I', 'messages_' || to_char(day, 'YYYY_MM_DD'))) is null then
+    name := 'messages_' || to_char(day, 'YYYY_MM_DD');
+    if to_regclass(format('realtime.%I', name)) is null then
+      -- "Create table ... partition of" would wait for every transaction that uses the table, and let all others
+      -- wait behind it; attaching does neither.
+      execute format('create table realtime.%I (like realtime.messages including all)', name);
       execute format(
-        'create table realtime.%I partition of realtime.messages for values from (%L) to (%L)',
-        'messages_' || to_char(day, 'YYYY_MM_DD'), day, day + 1
+        'alter table realtime.messages attach partition realtime.%I for values from (%L) to (%L)',
+        name, day, day + 1
       );
     end if;
   end loop;
-  for partition in
-    select child.relname as name
-    from pg_inherits
-    join pg_class child on child.oid = inhrelid
-    where inhparent = 'realtime.messages'::regclass and child.relname ~ '^messages_\d{4}_\d{2}_\d{2}$'
-  loop
-    if to_date(right(partition.name, 10), 'YYYY_MM_DD') + 1 < (now() at time zone 'utc') - keep then
-      execute format('drop table realtime.%I', partition.name);
-    end if;
-  end loop;
+
+  -- Dropping does both. Not for long: there is another time.
+  perform set_config('lock_timeout', '1s', true);
+  begin
+    for name in
+      select child.relname
+      from pg_inherits
+      join pg_class child on child.oid = inhrelid
+      where inhparent = 'realtime.messages'::regclass and child.relname ~ '^messages_\d{4}_\d{2}_\d{2}$'
+    loop
+      if to_date(right(name, 10), 'YYYY_MM_DD') + 1 < (now() at time zone 'utc') - keep then
+        execute format('drop table realtime.%I', name);
+      end if;
+    end loop;
+  exception when lock_not_available then
+    raise warning 'realtime.messages is in use: its old partitions are dropped another time';
+  end;
 end $$;
 
 alter function realtime.topic() owner to supabase_realtime_admin;
