@@ -1,0 +1,59 @@
+# Everything a contributor or a newcomer runs. What is installed goes into .venv/ and node_modules/ of the
+# checkout; what only Debian has is named, and installed by scripts/debian-packages.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install install-tests demo test unit check format lock clean
+
+help:
+	@echo "make demo     run the band app"
+	@echo "make test     install what tests need, and run them all"
+	@echo "make unit     run the unit tests only"
+	@echo "make check    check format, lint, types and import rules"
+	@echo "make format   format the code"
+	@echo "make lock     write requirements.lock anew"
+
+install: .venv/installed examples/rockon/node_modules/.package-lock.json
+
+.venv/installed: requirements.lock pyproject.toml
+	@scripts/debian-packages venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+examples/rockon/node_modules/.package-lock.json: examples/rockon/package-lock.json
+	cd examples/rockon && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@
+
+install-tests: install
+	@scripts/debian-packages tests
+
+demo: install
+	@$(BIN)/python examples/rockon/demo.py
+
+test: install-tests check
+	$(BIN)/pytest
+
+unit: install
+	$(BIN)/pytest tests/unit
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
+
+clean:
+	rm -rf .venv node_modules examples/rockon/node_modules .backbeat build dist

@@ -1,0 +1,101 @@
+"""`backbeat serve`: the realtime server alone, beside an existing Postgres."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+from cyclopts import Parameter
+
+from backbeat.cli import logs
+from backbeat.cli.process import interruptible, run
+from backbeat.errors import Retry, StartError
+from backbeat.postgres.database import inspect
+from backbeat.server.app import create_app, run_realtime
+from backbeat.server.http import HttpServer
+from backbeat.server.listener import listen
+from backbeat.server.settings import Settings
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["serve"]
+
+log = structlog.get_logger("backbeat")
+
+
+def serve(
+    *,
+    database_url: Annotated[str, Parameter(show_default=False)],
+    jwt_secret: Annotated[str, Parameter(show_default=False)],
+    host: str = "127.0.0.1",
+    port: int = 4000,
+    publishable_key: str = "",
+    secret_key: str = "",
+    publication: str = "supabase_realtime",
+    change_delay: float = 0.0,
+    explain: bool = False,
+    private_only: Annotated[bool, Parameter(negative="")] = False,
+    max_channels: int = 100,
+    log_level: str = "info",
+) -> None:
+    """Run the realtime server beside an existing Postgres that `backbeat migrate` has prepared.
+
+    Parameters
+    ----------
+    database_url
+        Where Postgres is, as the login that `backbeat migrate` made. A direct connection: poolers do not pass
+        replication on.
+    jwt_secret
+        What user tokens and JWT keys are signed with (HS256).
+    host
+        The address to listen on.
+    port
+        The port; 0 takes a free one.
+    publishable_key
+        An opaque key that stands for role anon.
+    secret_key
+        An opaque key that stands for role service_role.
+    publication
+        The publication whose tables can be subscribed to.
+    change_delay
+        Milliseconds that row changes are held back.
+    explain
+        Whether refusals carry hints; they name roles and policies, so not on the open internet.
+    private_only
+        Refuse public channels.
+    max_channels
+        How many channels one socket may hold.
+    log_level
+        debug, info, warning or error.
+    """
+    logs.configure(log_level)
+    settings = Settings(
+        database_url=database_url,
+        jwt_secret=jwt_secret,
+        publishable_key=publishable_key,
+        secret_key=secret_key,
+        publication=publication,
+        change_delay=change_delay / 1000,
+        explain=explain,
+        private_only=private_only,
+        max_channels=max_channels,
+    )
+    listeners = listen(host, port, flag="--port")
+    try:
+        inspect(database_url, flag="--database-url")
+    except StartError as error:
+        if error.retry is not Retry.BACKOFF:
+            raise
+        # A database that is away is no reason to refuse public channels; the rest begins when it comes.
+        log.warning("starting without the database", reason=error.message)
+
+    async def main(stop: asyncio.Event) -> None:
+        async with run_realtime(settings) as (realtime, feed):
+            server = HttpServer(create_app(realtime, feed), listeners, realtime=realtime)
+            address, bound = listeners[0].getsockname()[:2]
+            log.info("serving", url=f"http://{address}:{bound}")
+            await server.run_until(stop)
+
+    with interruptible():
+        run(main)
