@@ -55,12 +55,11 @@ create table if not exists auth.identities (
 create index if not exists identities_user_index on auth.identities (user_id);
 
 create table if not exists auth.sessions (
-  id uuid not null primary key default gen_random_uuid(),
+  id uuid not null primary key,
   user_id uuid not null references auth.users (id) on delete cascade,
-  created_at timestamptz not null default now(),
-  refreshed_at timestamptz,
-  user_agent text,
-  ip inet
+  method text not null,
+  created_at timestamptz not null,
+  refreshed_at timestamptz
 );
 create index if not exists sessions_user_index on auth.sessions (user_id);
 
@@ -68,10 +67,8 @@ create index if not exists sessions_user_index on auth.sessions (user_id);
 create table if not exists auth.refresh_tokens (
   token_hash bytea not null primary key,
   session_id uuid not null references auth.sessions (id) on delete cascade,
-  user_id uuid not null references auth.users (id) on delete cascade,
-  parent_hash bytea,
-  used_at timestamptz,
-  created_at timestamptz not null default now()
+  created_at timestamptz not null,
+  used_at timestamptz
 );
 create index if not exists refresh_tokens_session_index on auth.refresh_tokens (session_id);
 
