@@ -40,6 +40,16 @@ create table if not exists backbeat.migrations (
 );
 """
 
+# Roles belong to the cluster, an advisory lock belongs to its database. Who may not take this lock may see
+# "tuple concurrently updated" when two databases of a cluster are migrated at the same moment.
+LOCK_ROLES = """
+do $$ begin
+  if has_table_privilege('pg_catalog.pg_authid', 'update') then
+    lock table pg_catalog.pg_authid in share row exclusive mode;
+  end if;
+end $$
+"""
+
 BECOME = """
 select set_config('role', %(role)s, true),
        set_config('request.jwt.claims', %(claims)s, true),
@@ -69,9 +79,12 @@ class Database:
             max_waiting=1000,
             timeout=wait,
             open=False,
-            check=AsyncConnectionPool.check_connection,
+            check=_check_open,
+            # Not longer, for the pauses between attempts double: the next caller starts anew, and at once.
+            reconnect_timeout=5.0,
             kwargs={"autocommit": True, "application_name": name, "connect_timeout": 5},
         )
+        self._lent = 0
 
     async def open(self) -> None:
         """Start connecting in the background."""
@@ -93,12 +106,14 @@ class Database:
         except TooManyRequests as error:
             raise reasons.POOL_EXHAUSTED.refusal() from error
         except (PoolTimeout, psycopg.OperationalError) as error:
-            busy = self._pool.get_stats().get("pool_size", 0) > 0
-            reason = reasons.POOL_EXHAUSTED if busy else reasons.DATABASE_UNREACHABLE
+            # When nobody holds a connection, waiting for one means that none can be made.
+            reason = reasons.POOL_EXHAUSTED if self._lent else reasons.DATABASE_UNREACHABLE
             raise reason.refusal() from error
+        self._lent += 1
         try:
             yield connection
         finally:
+            self._lent -= 1
             await self._pool.putconn(connection)
 
     @asynccontextmanager
@@ -112,6 +127,16 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             await become(connection, claims, **settings)
             yield connection
+
+
+async def _check_open(connection: Connection) -> None:
+    """Make sure that the server did not hang up while the connection was idle; that costs no round trip.
+
+    Raises:
+        psycopg.OperationalError: it did.
+    """
+    connection.pgconn.consume_input()  # may bring what the server had to say
+    connection.pgconn.consume_input()  # and this one its end
 
 
 async def become(connection: Connection, claims: Claims, **settings: str) -> None:
@@ -190,6 +215,7 @@ async def migrate(
         async with await psycopg.AsyncConnection.connect(url, connect_timeout=10) as connection:
             await connection.execute("select pg_advisory_xact_lock(hashtextextended('backbeat.migrate', 0))")
             await connection.execute("set local client_min_messages = warning")
+            await connection.execute(LOCK_ROLES)
             await connection.execute(LEDGER.encode())
             known = {
                 row[0]

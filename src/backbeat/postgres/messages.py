@@ -131,7 +131,7 @@ async def replay(database: Database, topic: str, *, since_ms: int, limit: int) -
 
 
 async def maintain(database: Database) -> None:
-    """Create the partitions of realtime.messages that will be needed, and drop those nobody may replay any more.
+    """Create the partitions of realtime.messages that will be needed, and drop those that are too old.
 
     Raises:
         DatabaseError: Postgres refused, or the table stayed locked.
