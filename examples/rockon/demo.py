@@ -46,7 +46,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def page(project: Project) -> Starlette:
-    """The application that serves the page, supabase-js as its package ships it, and the page's configuration.
+    """Serve the page, supabase-js as its package ships it, and what the page has to know.
 
     Args:
         project: what the page talks to.

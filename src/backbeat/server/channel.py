@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +65,7 @@ class _TokenPush(msgspec.Struct):
 
 class _PresencePush(msgspec.Struct):
     event: str | None = None
-    payload: msgspec.Raw | None = None
+    payload: Any = msgspec.field(default_factory=dict)
 
 
 class Channel:
@@ -149,7 +149,7 @@ class Channel:
                 "join payload", code="InvalidJoinPayload", topic=self.topic, problems=self._request.problems
             )
         if self._request.private:
-            self._occupy(self._join_private())
+            self._occupy(self._join_private)
         else:
             self._admit(Permissions.all())
 
@@ -341,7 +341,7 @@ class Channel:
             return
         self._reply_ok(message.ref)
 
-    def _track(self, payload: msgspec.Raw | None, message: Message) -> None:
+    def _track(self, payload: object, message: Message) -> None:
         assert self._room is not None
         if not self._permissions.write.presence:
             refusal = self._permissions.write_refusal or reasons.PRESENCE_DENIED.refusal(
@@ -352,12 +352,10 @@ class Channel:
         if len(message.payload) > self.realtime.settings.max_payload_bytes:
             self.shut_down(reasons.PRESENCE_TOO_LARGE.refusal(topic=self.sub_topic))
             return
-        try:
-            tracked = msgspec.json.decode(payload, type=dict[str, Any]) if payload is not None else {}
-        except msgspec.DecodeError:
+        if not isinstance(payload, dict):
             self._refuse_presence(reasons.PRESENCE_NOT_OBJECT.refusal(topic=self.sub_topic), message.ref)
             return
-        diff = self._room.presence.track(self, self._key, tracked, secrets.token_urlsafe(12))
+        diff = self._room.presence.track(self, self._key, payload, secrets.token_urlsafe(12))
         self._publish_diff(diff)
         self._reply_ok(message.ref)
 
@@ -392,7 +390,7 @@ class Channel:
             return
         self._watch_expiry()
         if self._request.private:
-            self._occupy(self._renew_permissions())
+            self._occupy(self._renew_permissions)
         elif self._request.changes:
             self._subscribe_to_changes()
 
@@ -549,13 +547,13 @@ class Channel:
 
     # Tasks --------------------------------------------------------------------------------------------------
 
-    def _occupy(self, work: Coroutine[Any, Any, None]) -> None:
+    def _occupy(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something that decides what the channel may do; messages wait until it is done."""
         self._busy = self.realtime.spawn(self._work(work), name=f"{self.topic}")
 
-    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _work(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except Exception:
             log.exception("channel failed", topic=self.topic)
             self.realtime.metrics.handler_failures += 1

@@ -15,7 +15,7 @@ import structlog
 
 from backbeat.errors import BackbeatError, ProtocolError
 from backbeat.postgres.changes import Changes
-from backbeat.postgres.messages import maintain, message_of
+from backbeat.postgres.messages import MESSAGES_PUBLICATION, maintain, message_of
 from backbeat.postgres.pgoutput import Insert
 from backbeat.postgres.stream import ReplicationStream, StreamPhase, StreamState
 from backbeat.protocol import reasons
@@ -38,7 +38,6 @@ __all__ = ["Feed"]
 
 log = structlog.get_logger("backbeat.feed")
 
-MESSAGES_PUBLICATION: Final = "supabase_realtime_messages_publication"
 MAINTENANCE_INTERVAL: Final = 3600.0
 """Seconds between looks at the partitions of realtime.messages, which are made days ahead."""
 

@@ -293,7 +293,7 @@ class Socket(asyncio.Protocol):
             code: why.
             reason: the same for people.
         """
-        if self._transport is None or self._closing is not None:
+        if self._transport is None or self._transport.is_closing() or self._closing is not None:
             return
         self._leave_channels()
         if self._parser is None:

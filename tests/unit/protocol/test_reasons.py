@@ -1,0 +1,42 @@
+"""The table of refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from backbeat.errors import Refusal, Retry
+from backbeat.protocol.reasons import CHANNEL_LIMIT, REASONS, TOKEN_EXPIRED, UNAUTHORIZED, Reason, explained
+
+
+@pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS.keys())
+def test_every_reason_makes_its_exception(reason: Reason) -> None:
+    """Each row of the table yields a refusal that carries its code and its retry policy."""
+    fields = dict.fromkeys(("seconds", "kid", "topic", "detail", "dump", "params", "operator"), "x")
+    error = reason.refusal(**fields)
+    assert isinstance(error, Refusal)
+    assert (error.code, error.retry) == (reason.code, reason.retry)
+    assert "{" not in error.message.replace("{dump}", "")
+
+
+def test_a_join_reply_names_the_code_first() -> None:
+    """Clients match on `Code: text`."""
+    error = UNAUTHORIZED.refusal(topic="room")
+    assert error.reason == ("Unauthorized: You do not have permissions to read from this Channel topic: room")
+
+
+def test_limits_ask_for_patience() -> None:
+    """Whoever hits a limit should not come back at once."""
+    assert CHANNEL_LIMIT.refusal().retry is Retry.SLOW
+
+
+def test_context_comes_before_the_hint() -> None:
+    """What is known about this case stands before the general advice."""
+    error = TOKEN_EXPIRED.refusal(seconds=3, context="Asked with X.")
+    assert error.hint.startswith("Asked with X. Refresh")
+
+
+def test_explaining_leaves_the_legacy_text_in_front() -> None:
+    """The hint follows the text, and only where the server explains itself."""
+    assert explained("text", "do this", explain=True) == "text. Hint: do this"
+    assert explained("text", "do this", explain=False) == "text"
+    assert explained("text", "", explain=True) == "text"
