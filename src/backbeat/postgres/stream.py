@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from backbeat.postgres.transactions import Transaction
     from backbeat.postgres.walsender import Position
 
-    Consumer: TypeAlias = Callable[[list[Transaction]], Awaitable[None]]
-
 __all__ = ["Consumer", "ReplicationStream", "StreamPhase", "StreamState"]
+
+Consumer: TypeAlias = "Callable[[list[Transaction]], Awaitable[None]]"
 
 
 class StreamPhase(Enum):
@@ -78,8 +78,8 @@ class ReplicationStream:
         batch_events: how many events a batch holds. Decoding one takes some microseconds in which nothing
             else runs.
         batch_bytes: how many bytes of messages a batch holds; a larger row is a batch of its own.
-        status_interval: how often to acknowledge and to ask Postgres for a sign of life, in seconds.
-        silence: after how long without one the connection counts as lost, in seconds.
+        status_interval: after how long a silence to ask Postgres for a sign of life, in seconds.
+        silence: after how long a silence the connection counts as lost, in seconds.
         backoff: the shortest and the longest pause before another attempt, in seconds.
         slow_retry: the pause when somebody has to change something first, in seconds.
     """
@@ -95,7 +95,7 @@ class ReplicationStream:
         durable: bool = False,
         batch_events: int = 500,
         batch_bytes: int = 1 << 20,
-        status_interval: float = 10.0,
+        status_interval: float = 1.0,
         silence: float = 60.0,
         backoff: tuple[float, float] = (0.2, 10.0),
         slow_retry: float = 30.0,
@@ -113,8 +113,7 @@ class ReplicationStream:
         self._backoff = backoff
         self._slow_retry = slow_retry
         self._state = StreamState(StreamPhase.CONNECTING, time.time())
-        self._position: Position | None = None
-        self._complete_until: float | None = None
+        self._walsender: Walsender | None = None
 
     def __repr__(self) -> str:
         return f"<ReplicationStream {self._slot!r} {self._state.phase.value}>"
@@ -127,7 +126,7 @@ class ReplicationStream:
     @property
     def position(self) -> Position | None:
         """Up to where everything has been handled; None before the first connection."""
-        return self._position
+        return self._walsender.position if self._walsender else None
 
     async def run(self) -> NoReturn:
         """Stream until cancelled, whatever happens to Postgres.
@@ -153,31 +152,29 @@ class ReplicationStream:
 
     async def _stream(self) -> StreamError:
         """Connect and stream until that fails; return why."""
+        previous = self._walsender
         try:
             walsender = await Walsender.connect(
                 self._conninfo,
                 self._publications,
                 slot=self._slot,
                 durable=self._durable,
-                resume=self._position,
+                resume=self.position,
                 receiver=Receiver(max_events=self._batch_events, max_bytes=self._batch_bytes),
                 status_interval=self._status_interval,
                 silence=self._silence,
             )
         except StreamError as error:
             return error
+        self._walsender = walsender
         async with aclosing(walsender):
-            self._report(StreamPhase.STREAMING, gap_since=self._complete_until if walsender.is_new else None)
-            if walsender.is_new or self._complete_until is None:
-                self._complete_until = self._state.since
+            gap_since = previous.complete_until if previous and walsender.is_new else None
+            self._report(StreamPhase.STREAMING, gap_since=gap_since)
             while True:
                 try:
                     batch = await walsender.read()
                 except StreamError as error:
                     return error
-                finally:
-                    self._position = walsender.position
-                    self._complete_until = max(self._complete_until, walsender.complete_until)
                 await self._consume(batch)
                 # A consumer that never waits must not keep everybody else from running.
                 await asyncio.sleep(0)

@@ -72,7 +72,7 @@ class Receiver:
 
     Args:
         max_events: how many events to hold.
-        max_bytes: how many bytes of messages to hold; one message may exceed it.
+        max_bytes: how many bytes of messages about events to hold; one of them may exceed it.
     """
 
     def __init__(self, *, max_events: int, max_bytes: int) -> None:
@@ -93,6 +93,7 @@ class Receiver:
         self._part = 0
         self._count = 0
         self._bytes = 0
+        self._open_bytes = 0
 
     @property
     def full(self) -> bool:
@@ -107,7 +108,6 @@ class Receiver:
         """
         match message[:1]:
             case b"w":
-                self._bytes += len(message)
                 self._data(bytes(message[_HEADER:]))
             case b"k":
                 self._keepalive(message)
@@ -121,14 +121,13 @@ class Receiver:
             self._part += 1
         done, self._done = self._done, []
         self._count = len(self._events)
-        self._bytes = 0
+        self._bytes = self._open_bytes
         return done
 
     def _data(self, payload: bytes) -> None:
         event = self._decoder.feed(payload)
         if event is None:
             return
-        self._count += 1
         if isinstance(event, Begin):
             if self._open is not None:
                 raise DecodeError("A transaction began inside another one.")
@@ -143,6 +142,9 @@ class Receiver:
             self.complete_until = event.commit_time
         elif self._open is not None:
             self._events.append(event)
+            self._count += 1
+            self._bytes += len(payload)
+            self._open_bytes += len(payload)
         # A message that is not transactional has no place in the order of commits: not for us.
         elif not (isinstance(event, LogicalMessage) and not event.transactional):
             raise DecodeError(f"A {type(event).__name__} stands outside of a transaction.")
@@ -164,3 +166,4 @@ class Receiver:
             Transaction(begin.xid, begin.final_lsn, begin.commit_time, self._events, self._part, end_lsn)
         )
         self._events = []
+        self._open_bytes = 0

@@ -21,9 +21,9 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Encoder: TypeAlias = Callable[[bytes], bytes]
-
 __all__ = ["Encoder", "TypeInfo", "encoder"]
+
+Encoder: TypeAlias = "Callable[[bytes], bytes]"
 
 
 class TypeInfo(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from backbeat.postgres.transactions import Receiver, Transaction, standby_status
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Position", "Walsender"]
+__all__ = ["Position", "Preconditions", "Walsender"]
 
 log = structlog.get_logger("backbeat.stream")
 
@@ -30,6 +30,14 @@ _PRECONDITIONS = (files("backbeat.postgres") / "sql" / "stream_preconditions.sql
 
 _CONNECT_TIMEOUT: Final = 10
 """Seconds."""
+
+_NUDGE: Final = 0.02
+"""Seconds between something that arrived and a status that makes Postgres look for more.
+
+From version 16 on, a walsender registers for being woken only after it has looked for new WAL. A commit in
+between wakes nobody, and would arrive with the next one, whenever that is. The walsender sends something
+before each sleep, be it a keepalive, and any message of ours makes it look again.
+"""
 
 # The text of values must not depend on the settings of the role or the database (`backbeat.postgres.values`),
 # and Postgres must be patient enough for the interval of our status messages.
@@ -47,13 +55,29 @@ class Position(NamedTuple):
     lsn: int
 
 
-class _Preconditions(msgspec.Struct):
-    """A row of `stream_preconditions.sql`."""
+class Preconditions(msgspec.Struct, frozen=True):
+    """What a stream depends on: a row of `stream_preconditions.sql`."""
 
     wal_level: str
     may_replicate: bool | None
     missing: list[str]
+    """Publications that do not exist."""
     slot: str | None
+    """The state of the durable slot; None when there is none."""
+
+    def unmet(self) -> StreamError | None:
+        """Say what somebody has to change before a stream can start."""
+        if self.wal_level != "logical":
+            return _unmet(
+                f"The database has wal_level = {self.wal_level}.",
+                "Set wal_level = logical in its configuration and restart it.",
+            )
+        if self.missing:
+            return _unmet(
+                f"The database has no publication {', '.join(self.missing)}.",
+                f'Run: create publication "{self.missing[0]}";',
+            )
+        return None
 
 
 class Walsender:
@@ -77,9 +101,11 @@ class Walsender:
         self._pgconn = connection.pgconn
         self._pgconn.nonblocking = 1
         self._receiver = receiver
+        self._since = time.time()
         self._status_interval = status_interval
         self._silence = silence
         self._failure: StreamError | None = None
+        self._arrived = asyncio.Event()
         self._heartbeat = asyncio.create_task(self._beat(), name="walsender-heartbeat")
 
     @classmethod
@@ -106,8 +132,8 @@ class Walsender:
             durable: whether the slot outlives the connection.
             resume: what a previous connection to a durable slot has handled.
             receiver: what collects the messages.
-            status_interval: how often to acknowledge and to ask for a sign of life, in seconds.
-            silence: after how long without one the connection counts as lost, in seconds.
+            status_interval: after how long a silence to ask for a sign of life, in seconds.
+            silence: after how long a silence the connection counts as lost, in seconds.
 
         Raises:
             StreamError: it cannot be done, with what to do about it.
@@ -137,7 +163,7 @@ class Walsender:
     @property
     def complete_until(self) -> float:
         """Up to when commits are known to have arrived, in seconds since 1970 by the clock of Postgres."""
-        return self._receiver.complete_until / 1_000_000
+        return max(self._since, self._receiver.complete_until / 1_000_000)
 
     async def read(self) -> list[Transaction]:
         """Wait for the next batch. Calling this says that the last one has been handled.
@@ -149,7 +175,7 @@ class Walsender:
         if self._advance():
             self._send_status(ping=False)
         while True:
-            self._parse()
+            is_drained = self._parse()
             batch = self._receiver.take()
             if not batch:
                 self._advance()
@@ -159,7 +185,8 @@ class Walsender:
                 return batch
             if self._failure is not None:
                 raise self._failure
-            await self._wait_readable()
+            if is_drained:
+                await self._wait_readable()
 
     async def aclose(self) -> None:
         """Close the connection; a temporary slot vanishes with it."""
@@ -174,13 +201,18 @@ class Walsender:
             self.position = self.position._replace(lsn=self._receiver.position)
         return is_news
 
-    def _parse(self) -> None:
-        """Move what libpq holds to the receiver until that is full; keep a failure until that was taken."""
+    def _parse(self) -> bool:
+        """Move what libpq holds to the receiver until that is full; tell whether libpq has nothing more.
+
+        A failure is kept until everything before it has been taken.
+        """
         try:
-            while self._failure is None and not self._receiver.full:
+            while not self._receiver.full:
+                if self._failure is not None:
+                    return True
                 size, message = self._pgconn.get_copy_data(1)
                 if size == 0:
-                    return
+                    return True
                 if size < 0:
                     self._failure = self._ending()
                 else:
@@ -189,6 +221,7 @@ class Walsender:
             self._failure = error
         except psycopg.Error as error:
             self._failure = _explain(error)
+        return False
 
     def _ending(self) -> StreamError:
         """Say why Postgres ended the stream."""
@@ -210,6 +243,7 @@ class Walsender:
             raise StreamError(f"Postgres sent no sign of life for {self._silence:g} seconds.") from None
         finally:
             loop.remove_reader(socket)
+        self._arrived.set()
         with _translated():
             self._pgconn.consume_input()
             if self._pgconn.ssl_in_use:
@@ -218,10 +252,17 @@ class Walsender:
                 self._pgconn.consume_input()
 
     async def _beat(self) -> None:
-        """Send a status again and again: Postgres gives up a silent client, and we a silent Postgres."""
+        """Send a status when Postgres fell silent, and again and again while it stays silent."""
         while True:
-            await asyncio.sleep(self._status_interval)
-            self._send_status(ping=True)
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(self._status_interval):
+                    await self._arrived.wait()
+            except TimeoutError:
+                self._send_status(ping=True)
+            else:
+                await asyncio.sleep(_NUDGE)
+                self._send_status(ping=False)
 
     def _send_status(self, *, ping: bool) -> None:
         self._receiver.reply_requested = False
@@ -239,7 +280,7 @@ class Walsender:
             self._failure = _unmet(f"Postgres warns: {notice.message_primary}.", "")
 
 
-async def _check(conninfo: str, publications: Sequence[str], slot: str | None) -> _Preconditions:
+async def _check(conninfo: str, publications: Sequence[str], slot: str | None) -> Preconditions:
     """Ask on an ordinary connection what the replication protocol would answer late, vaguely or never.
 
     Raises:
@@ -248,24 +289,16 @@ async def _check(conninfo: str, publications: Sequence[str], slot: str | None) -
     async with await psycopg.AsyncConnection.connect(
         make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT), autocommit=True
     ) as connection:
-        cursor = connection.cursor(row_factory=class_row(_Preconditions))
+        cursor = connection.cursor(row_factory=class_row(Preconditions))
         await cursor.execute(_PRECONDITIONS, {"publications": list(publications), "slot": slot})
         found = await cursor.fetchone()
     assert found is not None
-    if found.wal_level != "logical":
-        raise _unmet(
-            f"The database has wal_level = {found.wal_level}.",
-            "Set wal_level = logical in its configuration and restart it.",
-        )
-    if found.missing:
-        raise _unmet(
-            f"The database has no publication {', '.join(found.missing)}.",
-            f'Run: create publication "{found.missing[0]}";',
-        )
+    if (error := found.unmet()) is not None:
+        raise error
     return found
 
 
-async def _connect(conninfo: str, found: _Preconditions) -> psycopg.AsyncConnection[Any]:
+async def _connect(conninfo: str, found: Preconditions) -> psycopg.AsyncConnection[Any]:
     options = conninfo_to_dict(conninfo).get("options") or ""
     try:
         return await psycopg.AsyncConnection.connect(
@@ -296,7 +329,7 @@ async def _prepare_slot(
     slot: str,
     durable: bool,
     resume: Position | None,
-    found: _Preconditions,
+    found: Preconditions,
 ) -> tuple[Position, str, bool]:
     """Make the slot if there is none; return where to start, its name, and whether it is new."""
     cursor = await connection.execute("IDENTIFY_SYSTEM")
