@@ -68,7 +68,7 @@ ANONYMOUS_PASSWORD = _reason(
 METADATA_TOO_LARGE = _reason(
     422,
     "validation_failed",
-    "The metadata is too large: every access token carries it, so at most {most} characters of JSON fit",
+    "Metadata is too large: every access token carries it, at most {most} characters of JSON",
 )
 
 # Sessions ---------------------------------------------------------------------------------------------------

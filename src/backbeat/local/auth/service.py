@@ -129,11 +129,10 @@ class Service:
         async with self._transaction() as connection:
             known = await store.find_credentials(connection, body.email.strip().lower())
         # No connection is held while bcrypt works, and an unknown user costs as much as a wrong password.
-        password, stored = body.password or "", known.encrypted_password if known else None
-        if (
-            not await self._passwords.matches(password, stored, owner=known.id if known else None)
-            or not known
-        ):
+        password = body.password or ""
+        stored = known.encrypted_password if known else None
+        matched = await self._passwords.matches(password, stored, owner=known and known.id)
+        if known is None or not matched:
             raise errors.INVALID_CREDENTIALS.refusal()
         async with self._transaction() as connection:
             user = await store.lock_user(connection, known.id)

@@ -30,6 +30,7 @@ __all__ = [
     "changed_by_owner",
     "check_may_sign_in",
     "check_metadata",
+    "check_not_banned",
     "created_by_admin",
     "email_address",
     "email_identity",

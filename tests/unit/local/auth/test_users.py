@@ -281,7 +281,7 @@ def test_metadata_at_the_limit_fits_a_token() -> None:
 @pytest.mark.parametrize("value", ["x" * MAX_METADATA, "é" * (MAX_METADATA // 6)])
 def test_refuses_metadata_that_no_token_holds(value: str) -> None:
     """More would lock the user out, with a token that every service refuses."""
-    with pytest.raises(BadRequest, match="metadata is too large"):
+    with pytest.raises(BadRequest, match="Metadata is too large"):
         check_metadata(replace(ADA, user_metadata={"x": value}))
 
 

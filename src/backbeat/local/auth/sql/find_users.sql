@@ -14,7 +14,7 @@ select
   case when jsonb_typeof(u.raw_user_meta_data) = 'object' then u.raw_user_meta_data else '{}' end as user_metadata,
   coalesce(u.created_at, u.updated_at, 'epoch') as created_at,
   coalesce(u.updated_at, u.created_at, 'epoch') as updated_at,
-  least(u.banned_until, '9000-01-01 00:00:00Z') as banned_until,
+  case when u.banned_until is not null then least(u.banned_until, '9000-01-01 00:00:00Z') end as banned_until,
   u.deleted_at,
   u.is_anonymous
 from unnest(%(ids)s::uuid[]) with ordinality as wanted (id, position)
