@@ -384,11 +384,13 @@ _HINTS: Final = {
 
 def _explain(error: Exception) -> StreamError:
     """Turn what psycopg or the system raised into an error of ours."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error) or type(error).__name__
     code, hint, retry = None, "", Retry.BACKOFF
-    if isinstance(error, psycopg.Error) and error.sqlstate in _HINTS:
-        code, hint, retry = _HINTS[error.sqlstate]
-    return StreamError(f"The replication stream failed: {text}", code=code, hint=hint, retry=retry)
+    if isinstance(error, psycopg.Error):
+        text = error.diag.message_primary or text
+        code, hint, retry = _HINTS.get(error.sqlstate or "", (code, hint, retry))
+    sentence = " ".join(text.split()).rstrip(".")
+    return StreamError(f"The replication stream failed: {sentence}.", code=code, hint=hint, retry=retry)
 
 
 def _unmet(message: str, hint: str) -> StreamError:

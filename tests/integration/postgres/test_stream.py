@@ -400,7 +400,7 @@ async def test_only_what_was_handled_is_acknowledged(start: Start, db: Connectio
 
 
 async def test_wal_of_no_interest_is_acknowledged(start: Start, db: Connection) -> None:
-    """What others write is acknowledged soon, unasked: their WAL does not pile up, and no wake-up stays lost."""
+    """What others write is acknowledged soon: their WAL does not pile up, and no lost wake-up stays lost."""
     async with start(status_interval=3600) as listener:
         await listener.phase(StreamPhase.STREAMING)
         await db.execute("insert into notes values (1)")
