@@ -205,7 +205,7 @@ class Project:
                 issuer=f"{self.url}/auth/v1",
                 token_lifetime=options.token_lifetime,
             )
-            resources.callback(auth.close)
+            resources.push_async_callback(auth.aclose)
             rest = Rest(database=callers, keys=settings.keys, verifier=verifier)
             app = Starlette(routes=[*auth.routes(), *rest.routes(), *realtime_routes(realtime, feed)])
             server = HttpServer(CrossOrigin(app), self._listeners, realtime=realtime)

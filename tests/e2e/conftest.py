@@ -1,0 +1,257 @@
+"""A real browser, and the band app as a newcomer starts it: one command in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+READY_TIMEOUT = 60.0
+USERS = {
+    "eric": ("eric@ipodshuffle.com", "test123"),
+    "mike": ("mike@ipodshuffle.com", "test123"),
+    "olga": ("olga@ipodshuffle.com", "test123"),
+}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports below the range the kernel hands out: nobody takes them between two starts of a server."""
+    ports: list[int] = []
+    candidate = 20_000 + os.getpid() % 5_000
+    while len(ports) < count:
+        candidate += 1
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", candidate)) != 0:
+                ports.append(candidate)
+    return ports
+
+
+class Program:
+    """A command in a process of its own, its output read as it comes.
+
+    Args:
+        command: what to run.
+        ready: a regular expression for the line that says it works.
+    """
+
+    def __init__(self, command: list[str], *, ready: str) -> None:
+        self.command = command
+        self.lines: list[str] = []
+        self.started_in = 0.0
+        self._ready = re.compile(ready)
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        """Everything it has printed."""
+        return "".join(self.lines)
+
+    def start(self) -> None:
+        """Start it and wait until it says that it works."""
+        began = time.monotonic()
+        self.lines.clear()
+        process = self._process = subprocess.Popen(
+            self.command,
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        heard: queue.Queue[str | None] = queue.Queue()
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.lines.append(line)
+                heard.put(line)
+            heard.put(None)
+
+        self._reader = threading.Thread(target=read, daemon=True)
+        self._reader.start()
+        while True:
+            line = heard.get(timeout=max(0.1, READY_TIMEOUT - (time.monotonic() - began)))
+            assert line is not None, f"it ended before it was ready:\n{self.output}"
+            if self._ready.search(line):
+                self.started_in = time.monotonic() - began
+                return
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal and wait for the end."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        process.send_signal(number)
+        try:
+            code = process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        assert self._reader is not None
+        self._reader.join(5)
+        assert process.stdout is not None
+        process.stdout.close()
+        return code
+
+
+class BandApp(Program):
+    """The band app as `make demo` runs it, on ports of its own.
+
+    Args:
+        data: the folder of its database.
+    """
+
+    def __init__(self, data: Path) -> None:
+        port, database_port, page_port = free_ports(3)
+        self.url = f"http://127.0.0.1:{page_port}"
+        self.project_url = f"http://127.0.0.1:{port}"
+        self.database_url = f"postgresql://postgres:postgres@127.0.0.1:{database_port}/postgres"
+        ports = ["--port", port, "--db-port", database_port, "--page-port", page_port]
+        command = [sys.executable, "examples/rockon/demo.py", "--data", data, *ports]
+        super().__init__([str(part) for part in command], ready="Eric and Mike play")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A data folder that a database running as another user can reach."""
+    path = Path(tempfile.mkdtemp(prefix="backbeat-test-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def band_app() -> Iterator[BandApp]:
+    """The band app, shared by the tests of a module."""
+    path = Path(tempfile.mkdtemp(prefix="backbeat-test-"))
+    try:
+        with BandApp(path) as app:
+            yield app
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, without a screen."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Visitor:
+    """One person at the band app, in a browser profile of their own.
+
+    Args:
+        page: the page.
+        url: where the band app is.
+    """
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        self.sent: list[str] = []
+        page.set_default_timeout(15_000)
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("websocket", lambda ws: ws.on("framesent", self._frame))
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _frame(self, payload: str | bytes) -> None:
+        if isinstance(payload, str):
+            self.sent.append(payload)
+
+    def sign_in(self, name: str) -> None:
+        """Open the page, sign in, and wait until everything is live."""
+        email, password = USERS[name]
+        self.page.goto(self.url)
+        self.page.get_by_test_id("sign-in-email").fill(email)
+        self.page.get_by_test_id("sign-in-password").fill(password)
+        self.page.get_by_test_id("sign-in").click()
+        self.live()
+
+    def live(self) -> None:
+        """Wait until row changes of every list flow."""
+        self.page.wait_for_selector('[data-testid="connection"][data-state="live"]')
+
+    def log(self) -> list[str]:
+        """The lines of the page's log."""
+        entries = self.page.evaluate("window.rockon.log.map(entry => entry.text)")
+        return [str(entry) for entry in entries]
+
+    def add_song(self, title: str) -> None:
+        """Add a song through the page."""
+        self.page.get_by_test_id("add-songs").click()
+        form = self.page.get_by_test_id("form-songs")
+        form.locator('[name="title"]').fill(title)
+        form.get_by_test_id("save").click()
+        self.song(title).wait_for()
+
+    def song(self, title: str) -> Any:
+        """The row of a song."""
+        return self.page.get_by_test_id("row-songs").filter(has_text=title)
+
+    def toast(self, text: str) -> Any:
+        """The toast that says this."""
+        return self.page.get_by_test_id("toast").filter(has_text=text).first
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[[str], Visitor]]:
+    """Open the band app in a browser profile of its own, as often as a test likes."""
+    contexts = []
+
+    def open_page(url: str) -> Visitor:
+        context = browser.new_context(viewport={"width": 1280, "height": 860})
+        contexts.append(context)
+        return Visitor(context.new_page(), url)
+
+    yield open_page
+    for context in contexts:
+        context.close()
