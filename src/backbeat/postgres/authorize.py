@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 import msgspec
 import psycopg
@@ -76,21 +77,21 @@ class Permissions:
 
 
 Statement = tuple[bytes, Sequence[bytes]]
-"""A statement and its parameters, as text in UTF-8."""
+"""The name of a prepared statement and its parameters, as text in UTF-8; or a command, which has none."""
 
 BEGIN: Final[Statement] = (b"begin", ())
+LIMIT_TIME: Final[Statement] = (b"set local statement_timeout = '5s'", ())
 # The owner of the table: policies do not apply to it.
 BECOME_OWNER: Final[Statement] = (b"set local role supabase_realtime_admin", ())
-LIMIT_TIME: Final[Statement] = (b"set local statement_timeout = '5s'", ())
 SAVEPOINT: Final[Statement] = (b"savepoint asked", ())
 ROLLBACK_TO_SAVEPOINT: Final[Statement] = (b"rollback to asked", ())
 ROLLBACK: Final[Statement] = (b"rollback", ())
 
-_SQL = files("backbeat.postgres") / "sql"
-INSERT_PROBES: Final = (_SQL / "probe_insert.sql").read_bytes()
-BECOME_CALLER: Final = (_SQL / "probe_become.sql").read_bytes()
-SELECT_PROBES: Final = (_SQL / "probe_select.sql").read_bytes()
-INSERT_PROBE: Final = b"insert into realtime.messages (topic, extension) values ($1, $2)"
+PREPARE: Final = (files("backbeat.postgres") / "sql" / "probe.sql").read_bytes()
+INSERT_PROBES: Final = b"backbeat_insert_probes"
+BECOME_CALLER: Final = b"backbeat_become_caller"
+SELECT_PROBES: Final = b"backbeat_select_probes"
+INSERT_PROBE: Final = b"backbeat_insert_probe"
 
 
 class Authorizer:
@@ -104,6 +105,7 @@ class Authorizer:
     def __init__(self, database: Database, *, observe: Callable[[float], None] = lambda _: None) -> None:
         self._database = database
         self._observe = observe
+        self._prepared: WeakSet[Connection] = WeakSet()
 
     async def probe(
         self, topic: str, claims: Claims, headers: Mapping[str, str], *, presence: bool = True
@@ -124,24 +126,43 @@ class Authorizer:
         try:
             extensions = (BROADCAST, PRESENCE) if presence else (BROADCAST,)
             segments = _segments(topic, claims, headers, extensions)
-            return _permissions(await self._answers(segments), topic, claims, extensions)
+            return _permissions(await self._answers(segments, topic), topic, claims, extensions)
         finally:
             self._observe(time.perf_counter() - started)
 
-    async def _answers(self, segments: Sequence[Sequence[Statement]]) -> list[list[PGresult]]:
-        """Send the question; once more when the connection turns out to be dead, for it changes nothing."""
+    async def _answers(self, segments: Sequence[Sequence[Statement]], topic: str) -> list[list[PGresult]]:
+        """Put the question; once more when the connection turns out to be dead, for it changes nothing."""
         try:
             try:
                 return await self._ask(segments)
             except psycopg.OperationalError as error:
-                log.info("connection lost, asking again", error=type(error).__name__)
+                log.info("connection lost, asking again", topic=topic, error=type(error).__name__)
                 return await self._ask(segments)
         except (psycopg.OperationalError, TimeoutError) as error:
-            raise reasons.DATABASE_UNREACHABLE.refusal() from error
+            raise reasons.DATABASE_UNREACHABLE.refusal(topic=topic) from error
+        except psycopg.Error as error:
+            raise _not_asked(error, topic) from error
 
     async def _ask(self, segments: Sequence[Sequence[Statement]]) -> list[list[PGresult]]:
         async with self._database.connection() as connection:
+            if connection not in self._prepared:
+                await _prepare(connection)
+                self._prepared.add(connection)
             return await _pipeline(connection, segments)
+
+
+async def _prepare(connection: Connection) -> None:
+    """Prepare the statements, all of them or none.
+
+    Raises:
+        psycopg.Error: the connection was lost, or our schema is not there.
+    """
+    try:
+        await connection.execute(PREPARE)
+    except BaseException:
+        # Those before the failed one exist, and would be in the way of the next try.
+        await connection.close()
+        raise
 
 
 async def _pipeline(connection: Connection, segments: Sequence[Sequence[Statement]]) -> list[list[PGresult]]:
@@ -159,8 +180,11 @@ async def _pipeline(connection: Connection, segments: Sequence[Sequence[Statemen
         try:
             pgconn.enter_pipeline_mode()
             for segment in segments:
-                for sql, parameters in segment:
-                    pgconn.send_query_params(sql, parameters)
+                for statement, parameters in segment:
+                    if parameters:
+                        pgconn.send_query_prepared(statement, parameters)
+                    else:
+                        pgconn.send_query_params(statement, None)
                 pgconn.pipeline_sync()
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 return await connection.wait(_exchange(pgconn, len(segments)))

@@ -138,6 +138,22 @@ async def test_service_role_passes_every_policy(authorizer: Authorizer) -> None:
     assert await authorizer.probe("band", claims_of("", role="service_role"), {}) == Permissions.all()
 
 
+async def test_a_new_policy_holds_at_once(authorizer: Authorizer, admin: Admin) -> None:
+    """A connection that was asked before does not answer from memory."""
+    before = await authorizer.probe("band", claims_of(ANN), {})
+    await admin.execute("create policy p on realtime.messages for select using (true)")
+    after = await authorizer.probe("band", claims_of(ANN), {})
+    assert (before.read, after.read) == (NOTHING, EVERYTHING)
+
+
+async def test_a_prepared_plan_serves_one_role_only(authorizer: Authorizer, admin: Admin) -> None:
+    """However often one role asks on a connection, the next role gets its own policies."""
+    await admin.execute(MEMBERS)
+    for _ in range(7):  # Postgres settles for a generic plan after five
+        await authorizer.probe("band", claims_of("", role="service_role"), {})
+    assert await authorizer.probe("band", claims_of(BOB), {}) == Permissions.none()
+
+
 async def test_nothing_stays_in_the_table(authorizer: Authorizer, admin: Admin) -> None:
     """The rows of the question are rolled back."""
     await admin.execute(MEMBERS)

@@ -1,10 +1,10 @@
 -- Which of some rows each of several viewers sees, asked as each of them. Generated for one table, lives as long as
--- the connection. Viewer k, with `roles[k]`, `claims[k]` and `subjects[k]`, is asked question `asked[k]`; question q
--- is about the rows `questions[ends[q - 1] + 1 : ends[q]]`; row n has the primary key `keys[n]`, and `xids[n]` wrote
--- the version in question, as far as that can be told from its transaction.
+-- the connection. Viewer k, with `claims[k]` and `subjects[k]`, is asked question `asked[k]`; question q is about the
+-- rows `questions[ends[q - 1] + 1 : ends[q]]`; row n has the primary key `keys[n]`, and `xids[n]` wrote the version in
+-- question, as far as that can be told from its transaction.
 -- `same` are the visible rows in that very version; `other` those in the version that `versions` wrote.
 create or replace function pg_temp.{name}(
-  roles text[], claims text[], subjects text[], asked int4[], questions int4[], ends int4[], keys text[], xids text[]
+  role_name text, claims text[], subjects text[], asked int4[], questions int4[], ends int4[], keys text[], xids text[]
 ) returns table (viewer int4, same int4[], other int4[], versions text[], failure text)
 language plpgsql volatile security invoker as $visible$
 #variable_conflict use_variable
@@ -18,17 +18,14 @@ begin
   );
   for k in 1 .. cardinality(claims) loop
     viewer := k;
-    same := null;
-    other := null;
-    versions := null;
     failure := null;
     begin
       -- All of it again for each viewer: a function in a policy may have changed any of it.
       perform
-        set_config('role', roles[k], true),
+        set_config('role', role_name, true),
         set_config('request.jwt.claims', claims[k], true),
         set_config('request.jwt.claim.sub', subjects[k], true),
-        set_config('request.jwt.claim.role', roles[k], true);
+        set_config('request.jwt.claim.role', role_name, true);
       {discard}
       rows_asked := questions[coalesce(ends[asked[k] - 1], 0) + 1 : ends[asked[k]]];
       select
@@ -49,7 +46,6 @@ begin
       when others then
         same := null;
         other := null;
-        versions := null;
         failure := sqlstate || ' ' || sqlerrm;
     end;
     if same is not null or other is not null or failure is not null then
