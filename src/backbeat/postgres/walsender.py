@@ -191,8 +191,9 @@ class Walsender:
     async def aclose(self) -> None:
         """Close the connection; a temporary slot vanishes with it."""
         self._heartbeat.cancel()
-        await asyncio.wait([self._heartbeat])
+        # First what must not be skipped when our owner is cancelled once more while we wait.
         await self._connection.close()
+        await asyncio.wait([self._heartbeat])
 
     def _advance(self) -> bool:
         """Note that everything taken from the receiver has been handled; tell whether that is news."""
