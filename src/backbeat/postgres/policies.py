@@ -67,7 +67,7 @@ class Access(msgspec.Struct, frozen=True, dict=True):
     """The columns of the primary key, in its order."""
     policies: tuple[Policy, ...]
     gullible: tuple[str, ...] = ()
-    """IMMUTABLE functions of the database that look at who is asking: a plan must not be used for two viewers."""
+    """IMMUTABLE functions of the database that look at who is asking: a plan must not serve two viewers."""
 
     @cached_property
     def readable(self) -> frozenset[str]:

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_IN_VALUES",
     "Comparison",
     "Condition",
+    "Normal",
     "Operator",
     "as_number",
     "as_padded",

@@ -1,0 +1,439 @@
+"""Row changes for those who may see them: what the stream tells, who subscribed, and what Postgres allows.
+
+A change is matched with the subscriptions to its table, Postgres is asked about those that cannot be decided
+without asking (`backbeat.postgres.visibility`), and the JSON is written once for all who see the same
+columns. Everything that waits in the stream is handled together, in the order of the commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import psycopg
+import structlog
+
+from backbeat.errors import Refusal
+from backbeat.postgres.payloads import Payload, timestamp, trouble
+from backbeat.postgres.pgoutput import UNCHANGED, Delete, Insert, Update
+from backbeat.postgres.policies import Audience
+from backbeat.postgres.registrar import Registrar
+from backbeat.postgres.subscriptions import Subscriptions
+from backbeat.postgres.visibility import Question, Version, Visibility
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+
+    from backbeat.postgres.pgoutput import Relation, Row
+    from backbeat.postgres.policies import Access
+    from backbeat.postgres.subscriptions import Subscription
+    from backbeat.postgres.transactions import Transaction
+    from backbeat.protocol.bindings import Binding
+    from backbeat.tokens.claims import Claims
+
+__all__ = ["Changes", "Delivery"]
+
+log = structlog.get_logger("backbeat.changes")
+
+ROWS: Final = 200
+"""How many changes are checked together."""
+
+BACKOFF: Final = (0.1, 5.0)
+"""The shortest and the longest pause before asking again, when the database is away. Seconds."""
+
+MESSAGES: Final = ("realtime", "messages")
+"""In the stream too, but not for subscribers of changes: `backbeat.postgres.messages` delivers them."""
+
+NO_KEY: Final = "Error 400: Bad Request, no primary key"
+UNAUTHORIZED: Final = "Error 401: Unauthorized"
+
+Kind: TypeAlias = Literal["INSERT", "UPDATE", "DELETE"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A change, written for those who see the same columns of it.
+
+    Attributes:
+        data: JSON text of the `data` object (specification, 8.4).
+        recipients: each subscriber, with the ids of those of its bindings that match.
+    """
+
+    data: bytes
+    recipients: list[tuple[Hashable, tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Change:
+    """A row event of the stream.
+
+    Attributes:
+        kind: what happened.
+        relation: the table.
+        when: the time of the commit, as it is shown.
+        transaction: which one, among those handled together.
+        xid: its number, or None when more of it may follow later.
+        new: the new row; what it left out is filled in where the old row has it.
+        old: the old row, as far as it came along.
+        values: the columns a filter can look at.
+    """
+
+    kind: Kind
+    relation: Relation
+    when: str
+    transaction: int
+    xid: int | None
+    new: Row | None
+    old: Row | None
+    values: dict[str, bytes | None]
+
+    def key(self, access: Access) -> tuple[str, ...] | None:
+        """The primary key of the row, or None if it did not come along."""
+        parts = [self.values.get(name) for name in access.key]
+        return tuple(part.decode() for part in parts if part is not None) if None not in parts else None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A question that is being put together."""
+
+    access: Access
+    versions: list[Version] = field(default_factory=list)
+    viewers: dict[Claims, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+
+_Group: TypeAlias = "dict[Hashable, list[Subscription]]"
+"""Subscribers who get the same JSON, with what of theirs matches."""
+
+
+class Changes:
+    """Keeps subscriptions to row changes and turns transactions into deliveries.
+
+    Args:
+        database_url: where Postgres is; the login is a member of the subscribers' roles and may create
+            temporary functions, which every role may unless it was revoked.
+        deliver: takes what is to be sent, in the order of the commits.
+        publication: the tables that may be subscribed to.
+
+    Attributes:
+        sent: how many pairs of change and subscriber were delivered.
+    """
+
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        deliver: Callable[[Sequence[Delivery]], None],
+        publication: str = "supabase_realtime",
+    ) -> None:
+        self.sent = 0
+        self._deliver = deliver
+        self._subscriptions = Subscriptions()
+        self._attempts: dict[Hashable, object] = {}
+        self._visibility = Visibility(database_url)
+        self._registrar = Registrar(database_url, publication)
+        self._payloads: dict[tuple[int, str, tuple[str, ...] | None], tuple[Relation, Access, Payload]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Changes subscribers={len(self._subscriptions)} sent={self.sent}>"
+
+    @property
+    def checked(self) -> int:
+        """How many pairs of row and viewer Postgres was asked about."""
+        return self._visibility.checked
+
+    @property
+    def dropped_stale(self) -> int:
+        """How many of those were not sent because the row had changed again before it was asked about."""
+        return self._visibility.dropped_stale
+
+    @property
+    def denied_by_error(self) -> int:
+        """How many of those were not sent because a policy failed or took too long."""
+        return self._visibility.denied_by_error
+
+    def subscribers(self) -> list[Hashable]:
+        """Everybody who is subscribed at the moment."""
+        return list(self._subscriptions)
+
+    async def aclose(self) -> None:
+        """Close the connections. Nothing may be handled or subscribed any more."""
+        await self._visibility.aclose()
+        await self._registrar.aclose()
+
+    # Subscribing --------------------------------------------------------------------------------------------
+
+    async def subscribe(self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims) -> None:
+        """Subscribe to changes, all bindings or none.
+
+        A subscriber that is there already keeps what it has until the new subscriptions replace it in one
+        step. When they are refused it has none at all: what it had belonged to other claims.
+
+        Args:
+            subscriber: who is to be told; named in `Delivery.recipients`.
+            bindings: what is wanted.
+            claims: as whom the rows are read.
+
+        Raises:
+            BadRequest: a table is not published, a column is not there or not readable, or a value does not
+                suit its type.
+            Unavailable: the database cannot be reached.
+        """
+        attempt = self._attempts[subscriber] = object()
+        try:
+            subscriptions = await self._registrar.prepare(subscriber, bindings, claims)
+            # Whoever unsubscribed in the meantime stays away; of two attempts the later one counts.
+            if self._attempts.get(subscriber) is attempt:
+                self._subscriptions.replace(subscriber, subscriptions)
+        except Refusal:
+            if self._attempts.get(subscriber) is attempt:
+                self._subscriptions.remove(subscriber)
+            raise
+        finally:
+            if self._attempts.get(subscriber) is attempt:
+                del self._attempts[subscriber]
+
+    def unsubscribe(self, subscriber: Hashable) -> None:
+        """Forget a subscriber: it gets nothing any more, not even what is being checked just now."""
+        self._attempts.pop(subscriber, None)
+        self._subscriptions.remove(subscriber)
+
+    # Handling -----------------------------------------------------------------------------------------------
+
+    async def handle(self, transactions: Sequence[Transaction]) -> None:
+        """Deliver what subscribers may see of committed transactions.
+
+        When it returns everything has been handed to `deliver`. While the database is away it waits, and asks
+        again: what is being handled is not lost.
+
+        Args:
+            transactions: in the order of their commits.
+        """
+        changes = list(self._changes(transactions))
+        for start in range(0, len(changes), ROWS):
+            part, later = changes[start : start + ROWS], changes[start:]
+            shortest, longest = BACKOFF
+            pause = shortest
+            while True:
+                try:
+                    deliveries = await self._deliveries(part, later)
+                    break
+                except psycopg.Error:
+                    log.warning("row changes wait for the database", exc_info=True)
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+                    pause = min(pause * 2, longest)
+            if deliveries:
+                self.sent += sum(len(delivery.recipients) for delivery in deliveries)
+                self._deliver(deliveries)
+
+    def _changes(self, transactions: Iterable[Transaction]) -> Iterator[_Change]:
+        """Pick the row events of tables somebody is subscribed to."""
+        for number, transaction in enumerate(transactions):
+            when = timestamp(transaction.commit_time)
+            xid = None if transaction.end_lsn is None else transaction.xid
+            for event in transaction.events:
+                if not isinstance(event, Insert | Update | Delete):
+                    continue
+                relation = event.relation
+                name = relation.schema, relation.table
+                if name == MESSAGES or not self._subscriptions.concern(*name):
+                    continue
+                kind, new, old = _rows(event)
+                row = old if new is None else new
+                assert row is not None
+                values = {
+                    column.name: value
+                    for column, value in zip(relation.columns, row, strict=True)
+                    if value is not UNCHANGED
+                }
+                yield _Change(kind, relation, when, number, xid, new, old, values)
+
+    async def _deliveries(self, changes: Sequence[_Change], later: Sequence[_Change]) -> list[Delivery]:
+        """Find out who gets which changes, and write them.
+
+        Args:
+            changes: those to handle now.
+            later: the same and all that follow, among them later changes to the same rows.
+        """
+        wanted = [(change, self._matching(change)) for change in changes]
+        wanted = [(change, subscriptions) for change, subscriptions in wanted if subscriptions]
+        if not wanted:
+            return []
+        pairs = {
+            (change.relation.oid, subscription.claims.role)
+            for change, subscriptions in wanted
+            for subscription in subscriptions
+        }
+        while True:
+            access = await self._visibility.access(pairs)
+            drafts, places = self._ask_about(wanted, access, _last_versions(later, access))
+            answers = await self._visibility.ask(
+                {oid for oid, _ in pairs},
+                [Question(draft.access, draft.versions, draft.viewers) for draft in drafts.values()],
+            )
+            if answers is not None:
+                break
+        visible = dict(zip(drafts, answers, strict=True))
+        deliveries: list[Delivery] = []
+        for change, subscriptions in wanted:
+            groups: dict[tuple[str, tuple[str, ...] | None, str | None], _Group] = {}
+            for subscription in subscriptions:
+                role = subscription.claims.role
+                pair = change.relation.oid, role
+                seen = access[pair]
+                if seen is None or subscription.subscriber not in self._subscriptions:
+                    continue
+                error = _trouble(change, seen)
+                if error is None and change.kind != "DELETE" and seen.audience is not Audience.EVERYBODY:
+                    place = places.get((change, role))
+                    if place is None or place not in visible[pair].get(subscription.claims, ()):
+                        continue
+                select = subscription.select if error is None else None
+                group = groups.setdefault((role, select, error), {})
+                group.setdefault(subscription.subscriber, []).append(subscription)
+            for (role, select, error), group in groups.items():
+                seen = access[change.relation.oid, role]
+                assert seen is not None
+                if error is None:
+                    data = await self._write(change, seen, select)
+                else:
+                    data = trouble(change.relation, change.kind, error)
+                deliveries.append(Delivery(data, [(who, _ids(matching)) for who, matching in group.items()]))
+        return deliveries
+
+    def _matching(self, change: _Change) -> list[Subscription]:
+        relation = change.relation
+        return self._subscriptions.matching(relation.schema, relation.table, change.kind, change.values)
+
+    def _ask_about(
+        self,
+        wanted: Sequence[tuple[_Change, list[Subscription]]],
+        access: dict[tuple[int, str], Access | None],
+        last: set[_Change],
+    ) -> tuple[dict[tuple[int, str], _Draft], dict[tuple[_Change, str], int]]:
+        """Put together what Postgres has to be asked.
+
+        Args:
+            wanted: changes, with the subscriptions they match.
+            access: what is known of the tables.
+            last: the changes that made the version their transaction left behind.
+
+        Returns:
+            A draft by table and role, and the index in it of each change by role.
+        """
+        drafts: dict[tuple[int, str], _Draft] = {}
+        places: dict[tuple[_Change, str], int] = {}
+        for change, subscriptions in wanted:
+            if change.kind == "DELETE":
+                continue
+            for subscription in subscriptions:
+                role = subscription.claims.role
+                pair = change.relation.oid, role
+                seen = access[pair]
+                if seen is None or seen.audience is not Audience.ASK:
+                    continue
+                place = places.get((change, role))
+                if place is None:
+                    key = change.key(seen)
+                    if key is None:
+                        continue
+                    draft = drafts.setdefault(pair, _Draft(seen))
+                    place = places[change, role] = len(draft.versions)
+                    xid = str(change.xid) if change in last else None
+                    draft.versions.append(Version(key, xid, change.values))
+                indexes = drafts[pair].viewers[subscription.claims]
+                if not indexes or indexes[-1] != place:
+                    indexes.append(place)
+        return drafts, places
+
+    async def _write(self, change: _Change, access: Access, select: tuple[str, ...] | None) -> bytes:
+        """Write a change; a type that has changed since the types were read is read again."""
+        # An old row cannot be looked up any more. Whoever has to be asked about rows gets its key only.
+        asked = access.row_security and (change.kind == "DELETE" or access.audience is Audience.ASK)
+        for attempt in range(2):
+            try:
+                payload = self._payload(change.relation, access, select)
+                return payload.write(change.kind, change.when, new=change.new, old=change.old, key_only=asked)
+            except (KeyError, ValueError):
+                if attempt:
+                    log.exception("a change could not be written", table=change.relation.table)
+                    break
+                await self._registrar.read_types()
+                self._payloads.clear()
+        return trouble(change.relation, change.kind, "Error 500: Internal Server Error")
+
+    def _payload(self, relation: Relation, access: Access, select: tuple[str, ...] | None) -> Payload:
+        name = relation.oid, access.role, select
+        kept = self._payloads.get(name)
+        if kept is None or kept[0] is not relation or kept[1] is not access:
+            kept = self._payloads[name] = (
+                relation,
+                access,
+                Payload(relation, access, select, self._registrar.types),
+            )
+        return kept[2]
+
+
+# Rows -------------------------------------------------------------------------------------------------------
+
+
+def _rows(event: Insert | Update | Delete) -> tuple[Kind, Row | None, Row | None]:
+    """Take the new and the old row out of an event; what is not known of them is `UNCHANGED`."""
+    match event:
+        case Insert():
+            return "INSERT", event.new, None
+        case Update(relation=relation, new=new, old=None):
+            return "UPDATE", new, _identity(relation, new)
+        case Update(relation=relation, new=new, old=old, old_kind=kind):
+            assert old is not None
+            known = old if kind == "O" else _identity(relation, old)
+            merged = [
+                before if after is UNCHANGED else after for before, after in zip(known, new, strict=True)
+            ]
+            return "UPDATE", merged, known
+        case Delete(relation=relation, old=old, old_kind=kind):
+            return "DELETE", None, old if kind == "O" else _identity(relation, old)
+
+
+def _identity(relation: Relation, row: Row) -> Row:
+    """Keep the columns of the replica identity: the others are written as NULL, and are not known."""
+    return [
+        value if column.is_key else UNCHANGED for column, value in zip(relation.columns, row, strict=True)
+    ]
+
+
+def _last_versions(changes: Sequence[_Change], access: dict[tuple[int, str], Access | None]) -> set[_Change]:
+    """Find the changes after which their transaction left the row alone: theirs is the version it wrote."""
+    tables = {seen.oid: seen for seen in access.values() if seen is not None}
+    found: set[_Change] = set()
+    passed: set[tuple[int, int, tuple[str, ...]]] = set()
+    for change in reversed(changes):
+        seen = tables.get(change.relation.oid)
+        key = None if seen is None else change.key(seen)
+        if change.xid is None or key is None:
+            continue
+        row = change.transaction, change.relation.oid, key
+        if row not in passed:
+            passed.add(row)
+            found.add(change)
+    return found
+
+
+def _trouble(change: _Change, access: Access) -> str | None:
+    """Tell why a subscriber can be shown nothing of any change of this kind (specification, 8.5 rule 3)."""
+    if not access.key:
+        whole_identity = change.relation.replica_identity == "f"
+        shown = change.kind == "DELETE" or (change.kind == "UPDATE" and not whole_identity)
+        return None if shown else NO_KEY
+    return None if access.key_readable else UNAUTHORIZED
+
+
+def _ids(subscriptions: Sequence[Subscription]) -> tuple[int, ...]:
+    """The ids of a subscriber's matching bindings, the last binding first; equal bindings share one."""
+    if len(subscriptions) == 1:
+        return (subscriptions[0].id,)
+    ordered = sorted(subscriptions, key=lambda each: each.position, reverse=True)
+    return tuple(dict.fromkeys(each.id for each in ordered))
