@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -54,9 +54,9 @@ class Call:
     media: Media
     preferences: Preferences
     pairs: Sequence[tuple[str, str]]
-    body: bytes
-    headers: str
-    cookies: str
+    body: bytes = field(repr=False)
+    headers: str = field(repr=False)
+    cookies: str = field(repr=False)
 
     @classmethod
     async def of(

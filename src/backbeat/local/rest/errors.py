@@ -262,12 +262,15 @@ STATUS_BY_CLASS = {
 """The first two characters of a SQLSTATE name its class; every other class is the caller's mistake: 400."""
 
 
-def of_database(error: psycopg.Error, *, role: str) -> RestError:
+def of_database(error: psycopg.Error, *, role: str) -> RestError | None:
     """Say an error of PostgreSQL over HTTP.
 
     Args:
         error: what psycopg raised.
         role: the role that was acted as; `anon` can help itself by signing in, hence 401 instead of 403.
+
+    Returns:
+        The answer; None when the driver itself refused a statement, which is a fault of ours.
     """
     diagnosis = error.diag
     state, message = error.sqlstate, diagnosis.message_primary
@@ -275,7 +278,9 @@ def of_database(error: psycopg.Error, *, role: str) -> RestError:
         if isinstance(error, psycopg.DataError):
             # The driver refuses what PostgreSQL could not store, such as U+0000, before sending it.
             return RestError(400, "22021", 'invalid byte sequence for encoding "UTF8"')
-        return RestError(503, "PGRST001", "The connection to the database was lost.")
+        if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+            return RestError(503, "PGRST001", "The connection to the database was lost.")
+        return None
     status = STATUS_BY_STATE.get(state, STATUS_BY_CLASS.get(state[:2], 400))
     challenge = None
     if state == "42501":

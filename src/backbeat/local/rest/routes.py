@@ -114,8 +114,12 @@ class Rest:
             response = answer.refused(errors.of_unavailable(error))
         except psycopg.Error as error:
             refusal = errors.of_database(error, role=claims.role)
+            if refusal is None:
+                raise
             if refusal.status >= 500:
-                log.exception("statement failed", code=refusal.code, path=request.url.path)
+                log.warning(
+                    "statement failed", code=refusal.code, message=refusal.message, path=request.url.path
+                )
             response = answer.refused(refusal)
         if request.method == "HEAD":
             # Only the bytes go: the headers, Content-Length included, are those of the GET (RFC 9110, 9.3.2).

@@ -52,10 +52,17 @@ def test_unavailable(reason: Reason, status: int, code: str) -> None:
 def test_lost_connection() -> None:
     """A connection that breaks under a statement is 503."""
     error = errors.of_database(psycopg.OperationalError("server closed the connection"), role="anon")
+    assert error
     assert (error.status, error.code) == (503, "PGRST001")
 
 
 def test_unstorable_text() -> None:
     """Text the driver refuses is the caller's mistake."""
     error = errors.of_database(psycopg.DataError("cannot contain NUL"), role="anon")
+    assert error
     assert (error.status, error.code) == (400, "22021")
+
+
+def test_fault_of_ours() -> None:
+    """A statement the driver cannot send is not blamed on the database."""
+    assert errors.of_database(psycopg.ProgrammingError("incomplete placeholder"), role="anon") is None
