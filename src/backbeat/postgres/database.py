@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import structlog
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import ConnStatus
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from backbeat.errors import MigrationError, Retry, StartError
@@ -72,6 +74,7 @@ class Database:
     """
 
     def __init__(self, url: str, *, size: int = 4, wait: float = 5.0, name: str = "backbeat") -> None:
+        self._borrowed = 0
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             min_size=1,
@@ -101,19 +104,26 @@ class Database:
         Raises:
             Unavailable: Postgres cannot be reached, or every connection stayed busy.
         """
-        try:
-            connection = await self._pool.getconn()
-        except TooManyRequests as error:
-            raise reasons.POOL_EXHAUSTED.refusal() from error
-        except (PoolTimeout, psycopg.OperationalError) as error:
-            # When nobody holds a connection, waiting for one means that none can be made.
-            reason = reasons.POOL_EXHAUSTED if self._lent else reasons.DATABASE_UNREACHABLE
-            raise reason.refusal() from error
-        self._lent += 1
+        connection = await self._living()
         try:
             yield connection
         finally:
             self._lent -= 1
+            await self._pool.putconn(connection)
+
+    async def _living(self) -> Connection:
+        """Take a connection that was not lost while it lay idle, as all are when Postgres restarts."""
+        while True:
+            try:
+                connection = await self._pool.getconn()
+            except TooManyRequests as error:
+                raise reasons.POOL_EXHAUSTED.refusal() from error
+            except (PoolTimeout, psycopg.OperationalError) as error:
+                reason = reasons.POOL_EXHAUSTED if self._borrowed else reasons.DATABASE_UNREACHABLE
+                raise reason.refusal() from error
+            if _is_alive(connection):
+                return connection
+            await connection.close()
             await self._pool.putconn(connection)
 
     @asynccontextmanager
@@ -137,6 +147,17 @@ async def _check_open(connection: Connection) -> None:
     """
     connection.pgconn.consume_input()  # may bring what the server had to say
     connection.pgconn.consume_input()  # and this one its end
+
+
+def _is_alive(connection: Connection) -> bool:
+    """Tell whether an idle connection still stands, without asking Postgres."""
+    try:
+        # The first look reads why Postgres ended the connection, the second that it did.
+        for _ in range(2):
+            connection.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return connection.pgconn.status == ConnStatus.OK
 
 
 async def become(connection: Connection, claims: Claims, **settings: str) -> None:
@@ -163,6 +184,14 @@ def inspect(url: str, *, flag: str) -> None:
         StartError: it cannot be reached, is too old, or keeps no logical write-ahead log.
     """
     try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        # Its text quotes the address, and a password may be in it.
+        raise StartError(
+            "The database address makes no sense.",
+            hint=f"{flag} is like postgresql://user:password@host:5432/database.",
+        ) from None
+    try:
         with psycopg.connect(url, connect_timeout=10) as connection:
             version = connection.info.server_version
             row = connection.execute("select current_setting('wal_level')").fetchone()
@@ -171,11 +200,6 @@ def inspect(url: str, *, flag: str) -> None:
             f"Cannot connect to the database: {str(error).strip()}",
             hint=f"Check that Postgres runs there, and the address, login and password in {flag}.",
             retry=Retry.BACKOFF,
-        ) from error
-    except psycopg.ProgrammingError as error:
-        raise StartError(
-            f"The database address makes no sense: {str(error).strip()}",
-            hint=f"{flag} is like postgresql://user:password@host:5432/database.",
         ) from error
     if version < MIN_VERSION:
         raise StartError(
