@@ -2,7 +2,12 @@
 with shared as materialized (
   select concat_ws(
     '|',
-    (select concat_ws(':', count(*), sum(p.xmin::text::int8)) from pg_proc p where p.oid >= 16384),
+    -- Without the check functions, which come and go with connections.
+    (
+      select concat_ws(':', count(*), sum(p.xmin::text::int8))
+      from pg_proc p
+      where p.oid >= 16384 and not pg_is_other_temp_schema(p.pronamespace) and p.pronamespace <> pg_my_temp_schema()
+    ),
     (
       select string_agg(concat_ws(':', m.roleid, m.member, m.xmin), ',' order by m.roleid, m.member, m.grantor)
       from pg_auth_members m
@@ -25,7 +30,10 @@ select
       from pg_attribute a where a.attrelid = c.oid and a.attnum > 0
     ),
     (select string_agg(concat_ws(':', p.oid, p.xmin), ',' order by p.oid) from pg_policy p where p.polrelid = c.oid),
-    (select string_agg(concat_ws(':', i.indexrelid, i.xmin), ',') from pg_index i where i.indrelid = c.oid and i.indisprimary)
+    (
+      select string_agg(concat_ws(':', i.indexrelid, i.xmin), ',')
+      from pg_index i where i.indrelid = c.oid and i.indisprimary
+    )
   ))
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace

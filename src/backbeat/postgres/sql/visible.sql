@@ -30,8 +30,8 @@ begin
       rows_asked := questions[coalesce(ends[asked[k] - 1], 0) + 1 : ends[asked[k]]];
       select
         array_agg(seen.n) filter (where seen.version = xids[seen.n]),
-        array_agg(seen.n) filter (where seen.version is distinct from xids[seen.n]),
-        array_agg(seen.version) filter (where seen.version is distinct from xids[seen.n])
+        array_agg(seen.n) filter (where (seen.version = xids[seen.n]) is not true),
+        array_agg(seen.version) filter (where (seen.version = xids[seen.n]) is not true)
       into same, other, versions
       from (
         select p.n, {version} as version
