@@ -300,9 +300,8 @@ def _not_asked(error: psycopg.Error, topic: str) -> Refusal:
     """Say why the question could not be put: that is never the caller's fault."""
     if isinstance(error, CheckViolation):  # what Postgres says when no partition takes the row
         return reasons.MISSING_PARTITION.refusal(topic=topic)
-    return _failed(
-        error, reasons.DATABASE_UNREACHABLE, topic, "Run `backbeat migrate`; preparing the question failed"
-    )
+    context = "The policies could not be asked; if it stays so, run `backbeat migrate`"
+    return _failed(error, reasons.DATABASE_UNREACHABLE, topic, context)
 
 
 def _failed(error: psycopg.Error, reason: reasons.Reason, topic: str, context: str) -> Refusal:

@@ -311,7 +311,7 @@ async def until_somebody_waits(admin: Admin) -> None:
         "select 1 from pg_locks where locktype = 'advisory' and not granted "
         "and database = (select oid from pg_database where datname = current_database())"
     )
-    while await (await admin.execute(waiting)).fetchone() is None:  # noqa: ASYNC110 -- Postgres tells nobody
+    while await (await admin.execute(waiting)).fetchone() is None:
         await asyncio.sleep(0.005)
 
 
@@ -374,6 +374,7 @@ async def test_every_connection_busy_is_named(login_url: str) -> None:
     """Who waits too long for a connection learns that there are too few."""
     database = Database(login_url, size=1, wait=0.05)
     await database.open()
+    await database._pool.wait()
     try:
         async with database.connection():
             with pytest.raises(Unavailable) as refusal:
