@@ -82,12 +82,10 @@ class Database:
             max_waiting=1000,
             timeout=wait,
             open=False,
-            check=_check_open,
             # Not longer, for the pauses between attempts double: the next caller starts anew, and at once.
             reconnect_timeout=5.0,
             kwargs={"autocommit": True, "application_name": name, "connect_timeout": 5},
         )
-        self._lent = 0
 
     async def open(self) -> None:
         """Start connecting in the background."""
@@ -105,10 +103,11 @@ class Database:
             Unavailable: Postgres cannot be reached, or every connection stayed busy.
         """
         connection = await self._living()
+        self._borrowed += 1
         try:
             yield connection
         finally:
-            self._lent -= 1
+            self._borrowed -= 1
             await self._pool.putconn(connection)
 
     async def _living(self) -> Connection:
@@ -119,6 +118,7 @@ class Database:
             except TooManyRequests as error:
                 raise reasons.POOL_EXHAUSTED.refusal() from error
             except (PoolTimeout, psycopg.OperationalError) as error:
+                # When nobody holds a connection, waiting for one means that none can be made.
                 reason = reasons.POOL_EXHAUSTED if self._borrowed else reasons.DATABASE_UNREACHABLE
                 raise reason.refusal() from error
             if _is_alive(connection):
@@ -137,16 +137,6 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             await become(connection, claims, **settings)
             yield connection
-
-
-async def _check_open(connection: Connection) -> None:
-    """Make sure that the server did not hang up while the connection was idle; that costs no round trip.
-
-    Raises:
-        psycopg.OperationalError: it did.
-    """
-    connection.pgconn.consume_input()  # may bring what the server had to say
-    connection.pgconn.consume_input()  # and this one its end
 
 
 def _is_alive(connection: Connection) -> bool:
