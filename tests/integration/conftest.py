@@ -1,4 +1,4 @@
-"""A real Postgres for the integration ring: one cluster for the run, one fresh migrated database for each test."""
+"""A real Postgres for the integration ring: one cluster for the run, a fresh database for each test."""
 
 from __future__ import annotations
 

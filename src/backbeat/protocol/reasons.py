@@ -378,7 +378,8 @@ CHANGES_UNAVAILABLE = Reason(
 )
 CHANGES_SELECT_WILDCARD = Reason(
     "RealtimeDisabledForConfiguration",
-    "Column selection is not supported for wildcard subscriptions. Provide an explicit schema and table name.",
+    "Column selection is not supported for wildcard subscriptions. "
+    "Provide an explicit schema and table name.",
     "",
     BadRequest,
     prefixed=False,

@@ -95,7 +95,7 @@ Start: TypeAlias = Callable[..., AbstractAsyncContextManager[Listener]]
 async def eventually(question: Callable[[], Awaitable[bool]]) -> None:
     """Ask until the answer is yes."""
     async with asyncio.timeout(DEADLINE):
-        while not await question():  # noqa: ASYNC110 (nothing tells what Postgres has noticed)
+        while not await question():
             await asyncio.sleep(0.01)
 
 
