@@ -75,7 +75,8 @@ class _Change:
         relation: the table.
         when: the time of the commit, as it is shown.
         transaction: which one, among those handled together.
-        xid: its number, or None when more of it may follow later.
+        xid: its number.
+        complete: whether all of it is there; otherwise more of it follows later.
         new: the new row; what it left out is filled in where the old row has it.
         old: the old row, as far as it came along.
         values: the columns a filter can look at.
@@ -85,7 +86,8 @@ class _Change:
     relation: Relation
     when: str
     transaction: int
-    xid: int | None
+    xid: int
+    complete: bool
     new: Row | None
     old: Row | None
     values: dict[str, bytes | None]
@@ -233,7 +235,7 @@ class Changes:
         """Pick the row events of tables somebody is subscribed to."""
         for number, transaction in enumerate(transactions):
             when = timestamp(transaction.commit_time)
-            xid = None if transaction.end_lsn is None else transaction.xid
+            complete = transaction.end_lsn is not None
             for event in transaction.events:
                 if not isinstance(event, Insert | Update | Delete):
                     continue
@@ -249,7 +251,7 @@ class Changes:
                     for column, value in zip(relation.columns, row, strict=True)
                     if value is not UNCHANGED
                 }
-                yield _Change(kind, relation, when, number, xid, new, old, values)
+                yield _Change(kind, relation, when, number, transaction.xid, complete, new, old, values)
 
     async def _deliveries(self, changes: Sequence[_Change], later: Sequence[_Change]) -> list[Delivery]:
         """Find out who gets which changes, and write them.
@@ -273,6 +275,7 @@ class Changes:
             answers = await self._visibility.ask(
                 {oid for oid, _ in pairs},
                 [Question(draft.access, draft.versions, draft.viewers) for draft in drafts.values()],
+                {change.xid for change, _ in wanted},
             )
             if answers is not None:
                 break
@@ -413,7 +416,7 @@ def _last_versions(changes: Sequence[_Change], access: dict[tuple[int, str], Acc
     for change in reversed(changes):
         seen = tables.get(change.relation.oid)
         key = None if seen is None else change.key(seen)
-        if change.xid is None or key is None:
+        if key is None or not change.complete:
             continue
         row = change.transaction, change.relation.oid, key
         if row not in passed:

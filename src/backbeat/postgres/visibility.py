@@ -1,7 +1,8 @@
 """Who may see which version of a row: Postgres is asked, as each subscriber, about many rows at once.
 
-Three rules make the answers exact.
+Four rules make the answers exact.
 
+* Nothing is asked about a transaction before everybody sees what it did: the stream is ahead by a moment.
 * The version that was checked is the version that is sent. Postgres looks a row up by its primary key as it
   is now, while a change tells what it was then. They are the same version when the transaction of the change
   wrote the one that is visible; otherwise they are compared, column by column, and a difference is a no.
@@ -48,6 +49,9 @@ LOCK_PATIENCE: Final = 60.0
 """Seconds after which whoever locks a table has it look as if nobody could see its rows."""
 SUSPENSION: Final = 30.0
 """Seconds for which somebody whose policy ran into the timeout is not asked again."""
+PAUSE: Final = 0.001
+"""Seconds until the next look whether a transaction is over. It is a matter of microseconds, unless a
+synchronous standby has to confirm."""
 CHUNK: Final = 500
 """How many viewers one call asks: it must not hold the connection for seconds."""
 
@@ -59,6 +63,7 @@ def _text(name: str) -> str:
 
 _ACCESS = _text("access.sql")
 _FINGERPRINTS = _text("fingerprints.sql")
+_PENDING = _text("pending.sql")
 _VISIBLE = sql.SQL(_text("visible.sql"))
 _CONTENTS = sql.SQL(_text("contents.sql"))
 
@@ -195,13 +200,14 @@ class Visibility:
         return {pair: self._known[pair] for pair in pairs}
 
     async def ask(
-        self, tables: Collection[int], questions: Sequence[Question]
+        self, tables: Collection[int], questions: Sequence[Question], xids: Collection[int]
     ) -> list[dict[Claims, set[int]]] | None:
         """Put questions to Postgres.
 
         Args:
             tables: the tables of which `access` has been told, asked about or not.
             questions: what is left to ask.
+            xids: the transactions the versions come from.
 
         Returns:
             The visible versions of each viewer, for each question; or None when something about the tables
@@ -214,10 +220,11 @@ class Visibility:
         async with self._dedicated.hold() as connection:
             await self._make_functions(connection, calls)
             try:
-                seen, now = await self._at_once(connection, calls, tables)
+                seen, now = await self._at_once(connection, calls, tables, xids)
             except psycopg.Error:
                 if connection.closed:
                     raise
+                await self._over(connection, xids)
                 seen = [await self._patiently(connection, call) for call in calls]
                 now = await self._current(connection, tables)
             if not self._hold(now):
@@ -283,17 +290,31 @@ class Visibility:
             yield _Call(question, chunk)
 
     async def _at_once(
-        self, connection: Connection, calls: Sequence[_Call], tables: Collection[int]
+        self, connection: Connection, calls: Sequence[_Call], tables: Collection[int], xids: Collection[int]
     ) -> tuple[list[list[_Seen]], dict[int, str | None]]:
         """Make all calls and read the fingerprints in one round trip.
 
-        The fingerprints come last. They are those from before the calls: so nothing changed in between.
+        The order matters. What is over before the calls is seen by them; and fingerprints that are the same
+        after the calls as they were before mean that nothing changed in between.
         """
-        async with connection.pipeline():
-            cursors = [await connection.execute(*_statement(call)) for call in calls]
-            state = await connection.execute(_FINGERPRINTS, {"tables": list(tables)})
+        while True:
+            async with connection.pipeline():
+                pending = await connection.execute(_PENDING, {"xids": list(xids)})
+                cursors = [await connection.execute(*_statement(call)) for call in calls]
+                state = await connection.execute(_FINGERPRINTS, {"tables": list(tables)})
+            if await pending.fetchone() == (False,):
+                break
+            await self._over(connection, xids)
         seen = [[_Seen(*row) for row in await cursor.fetchall()] for cursor in cursors]
         return seen, dict.fromkeys(tables) | dict(await state.fetchall())
+
+    async def _over(self, connection: Connection, xids: Collection[int]) -> None:
+        """Wait until transactions are over for everybody."""
+        while True:
+            cursor = await connection.execute(_PENDING, {"xids": list(xids)})
+            if await cursor.fetchone() == (False,):
+                return
+            await asyncio.sleep(PAUSE)
 
     async def _patiently(self, connection: Connection, call: _Call) -> list[_Seen]:
         """Make one call; halve it where it takes too long, and wait where a table is locked.

@@ -89,7 +89,7 @@ class Songs:
                 questions.append(
                     Question(known, versions, {viewer: range(len(versions)) for viewer in members})
                 )
-            answers = await self.visibility.ask({oid}, questions)
+            answers = await self.visibility.ask({oid}, questions, ())
             if answers is not None:
                 for answer in answers:
                     found |= answer
@@ -107,7 +107,7 @@ class Songs:
         while True:
             known = (await self.visibility.access({pair}))[pair]
             assert known is not None
-            if await self.visibility.ask({pair[0]}, []) is not None:
+            if await self.visibility.ask({pair[0]}, [], ()) is not None:
                 return known.audience
 
 
@@ -216,7 +216,7 @@ async def test_a_changed_policy_makes_the_question_void(songs: Songs) -> None:
     pair = songs.oid(), "authenticated"
     await songs.visibility.access({pair})
     songs.policy("false")
-    assert await songs.visibility.ask({pair[0]}, []) is None
+    assert await songs.visibility.ask({pair[0]}, [], ()) is None
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ async def test_any_change_of_what_was_read_is_noticed(songs: Songs, change: Lite
     await songs.visibility.access({pair})
     try:
         songs.run(change)
-        assert await songs.visibility.ask({pair[0]}, []) is None
+        assert await songs.visibility.ask({pair[0]}, [], ()) is None
     finally:
         # Roles belong to the cluster, which other tests use too.
         songs.run("alter role authenticated nobypassrls; revoke service_role from authenticated")
@@ -527,7 +527,7 @@ async def test_everybody_is_asked_about_their_own_rows_only(songs: Songs) -> Non
     access = (await songs.visibility.access({pair}))[pair]
     assert access is not None
     question = Question(access, [songs.version(1), songs.version(2)], {anna: [1], ben: [0, 1]})
-    assert await songs.visibility.ask({pair[0]}, [question]) == [{anna: {1}, ben: {0, 1}}]
+    assert await songs.visibility.ask({pair[0]}, [question], ()) == [{anna: {1}, ben: {0, 1}}]
 
 
 async def test_a_large_audience_is_asked_in_chunks(songs: Songs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,6 +537,23 @@ async def test_a_large_audience_is_asked_in_chunks(songs: Songs, monkeypatch: py
     viewers = [claims(UUID(int=n)) for n in range(20)]
     found = await songs.seen([songs.version(1), songs.version(2)], *viewers)
     assert {viewer: seen for viewer, seen in found.items() if seen} == {claims(ANNA): {0}, claims(BEN): {1}}
+
+
+async def test_nobody_is_asked_before_a_transaction_is_over(songs: Songs, database_url: str) -> None:
+    """The stream tells of a commit before it can be seen: asking then would lose the change."""
+    songs.policy("auth.uid() = owner")
+    anna, oid = claims(ANNA), songs.oid()
+    access = (await songs.visibility.access({(oid, "authenticated")}))[oid, "authenticated"]
+    assert access is not None
+    with psycopg.connect(database_url) as other:
+        row = other.execute("select pg_current_xact_id()::xid::text::int8").fetchone()
+        assert row is not None
+        other.execute("insert into songs values (3, %s)", (ANNA,))
+        question = Question(access, [Version(("3",), str(row[0]), {})], {anna: [0]})
+        answer = asyncio.create_task(songs.visibility.ask({oid}, [question], {row[0]}))
+        done, _ = await asyncio.wait([answer], timeout=0.05)
+        other.commit()
+    assert (done, await answer) == (set(), [{anna: {0}}])
 
 
 async def test_a_lost_connection_is_told_and_made_again(songs: Songs) -> None:
