@@ -1,0 +1,99 @@
+"""Finding who wants a change."""
+
+from __future__ import annotations
+
+from backbeat.postgres.subscriptions import Subscription, Subscriptions
+from backbeat.protocol.filters import Comparison, Condition, as_number, as_text
+from backbeat.tokens.claims import Claims
+
+CLAIMS = Claims.of({"role": "authenticated", "exp": 1})
+
+
+def subscription(
+    name: str, *, schema: str = "public", table: str = "songs", event: str = "*", **wanted: str
+) -> Subscription:
+    """A subscription that wants columns to have values."""
+    comparisons = tuple(
+        Comparison.of(Condition(column, "eq", (value,)), [value.encode()], as_text)
+        for column, value in wanted.items()
+    )
+    return Subscription(name, CLAIMS, 1, 0, event, schema, table, comparisons, None)
+
+
+def found(subscriptions: Subscriptions, event: str = "INSERT", **values: str | None) -> list[object]:
+    """Who wants a change of `public.songs`."""
+    row = {column: None if value is None else value.encode() for column, value in values.items()}
+    return [each.subscriber for each in subscriptions.matching("public", "songs", event, row)]
+
+
+def registered(*members: Subscription) -> Subscriptions:
+    subscriptions = Subscriptions()
+    for member in members:
+        subscriptions.replace(member.subscriber, [member])
+    return subscriptions
+
+
+def test_a_table_is_found_by_name_and_by_each_wildcard() -> None:
+    """Schema and table may each be left open."""
+    subscriptions = registered(
+        subscription("table"),
+        subscription("schema", table="*"),
+        subscription("any schema", schema="*"),
+        subscription("all", schema="*", table="*"),
+        subscription("other table", table="shows"),
+        subscription("other schema", schema="private"),
+    )
+    assert found(subscriptions) == ["table", "schema", "any schema", "all"]
+
+
+def test_only_wanted_events_are_found() -> None:
+    """`*` stands for all."""
+    subscriptions = registered(subscription("all"), subscription("deletes", event="DELETE"))
+    assert (found(subscriptions), found(subscriptions, "DELETE")) == (["all"], ["all", "deletes"])
+
+
+def test_a_wanted_value_is_found_by_it() -> None:
+    """All conditions have to be met."""
+    subscriptions = registered(
+        subscription("band 1", band="1"),
+        subscription("band 2", band="2"),
+        subscription("band 1, key C", band="1", key="C"),
+    )
+    assert found(subscriptions, band="1", key="D") == ["band 1"]
+
+
+def test_values_are_found_in_any_form_their_type_writes_them() -> None:
+    """The index knows equal values, not equal texts."""
+    price = Comparison.of(Condition("price", "eq", ("1.5",)), [b"1.5"], as_number)
+    wanted = Subscription("cheap", CLAIMS, 1, 0, "*", "public", "songs", (price,), None)
+    assert found(registered(wanted), price="1.50") == ["cheap"]
+
+
+def test_a_column_that_did_not_come_along_meets_no_filter() -> None:
+    """Not even one that asks for NULL."""
+    is_null = Comparison.of(Condition("band", "is", ("null",)), [b"null"], as_text)
+    wanted = Subscription("null", CLAIMS, 1, 0, "*", "public", "songs", (is_null,), None)
+    subscriptions = registered(wanted, subscription("band 1", band="1"))
+    assert (found(subscriptions), found(subscriptions, band=None)) == ([], ["null"])
+
+
+def test_replacing_leaves_nothing_of_the_former_subscriptions() -> None:
+    """Of several subscriptions of one subscriber all go at once."""
+    subscriptions = Subscriptions()
+    subscriptions.replace("anna", [subscription("anna"), subscription("anna", band="1")])
+    subscriptions.replace("anna", [subscription("anna", band="2")])
+    assert (found(subscriptions, band="1"), found(subscriptions, band="2")) == ([], ["anna"])
+
+
+def test_a_table_concerns_nobody_when_the_last_one_is_gone() -> None:
+    """Its changes need not be looked at."""
+    subscriptions = registered(subscription("anna"), subscription("ben", band="1"))
+    before = subscriptions.concern("public", "songs")
+    subscriptions.remove("anna")
+    subscriptions.remove("ben")
+    assert (before, subscriptions.concern("public", "songs"), len(subscriptions)) == (True, False, 0)
+
+
+def test_removing_somebody_unknown_does_nothing() -> None:
+    """It may have been refused."""
+    Subscriptions().remove("nobody")
