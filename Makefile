@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo test unit check format lock clean
+.PHONY: help install install-tests demo test unit picture check format lock clean
 
 help:
 	@echo "make demo     run the band app"
@@ -38,6 +38,10 @@ test: install-tests check
 
 unit: install
 	$(BIN)/pytest tests/unit
+
+# The picture in the README, taken by the end-to-end test.
+picture: install-tests
+	BACKBEAT_PICTURE=docs/band-app.png $(BIN)/pytest tests/e2e/test_band_app.py -k worth_showing
 
 check: install
 	$(BIN)/ruff format --check .
