@@ -3,9 +3,9 @@
     python bench/dev.py [--changes 300]
 
 Starts the installed command cold, on a temporary database, and prints: seconds to the first confirmed change
-subscription, resident memory of all its processes, and the time from COMMIT to the delivery of a row at each of
-two users whose policy lets them see it. The opponent of the last figure is a reader that polls the table in the
-same run, every 100 ms, as the polling design does at its best.
+subscription, memory of all its processes, and milliseconds from COMMIT to the delivery of a row at two users
+whose policy lets them see it. The opponent of the last figure is a reader that polls the table in the same
+run, every 100 ms, as the polling design does at its best.
 """
 
 from __future__ import annotations

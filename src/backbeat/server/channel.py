@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
-from backbeat.errors import Refusal, Unavailable
+from backbeat.errors import Refusal
 from backbeat.postgres.authorize import Permissions
 from backbeat.protocol import reasons
-from backbeat.protocol.bindings import parse_binding
 from backbeat.protocol.join import JoinRequest
 from backbeat.protocol.messages import TOPIC_PREFIX, BinaryBroadcast, Event, Incoming, Message
 from backbeat.protocol.presence import encode_state
-from backbeat.protocol.reasons import explained
 from backbeat.server.hub import Hears, TextDelivery, UserBroadcast
+from backbeat.server.outbox import Outbox
+from backbeat.server.subscription import ChangeSubscription
 from backbeat.tokens.keys import is_opaque
-from backbeat.websocket.frames import text_frame
 
 if TYPE_CHECKING:
     from backbeat.server.hub import Delivery, Room
@@ -44,11 +43,6 @@ MAX_BACKLOG: Final = 100
 
 EXPIRY_CHECK: Final = 300.0
 """Seconds after which a token's expiry is looked at again, however far away it is."""
-
-RETRY_SUBSCRIBE: Final = (1.0, 2.0, 5.0, 10.0)
-"""Seconds between attempts to subscribe to changes while the database is away; the last one repeats."""
-
-OK: Final = b'{"status":"ok","response":{}}'
 
 
 class Phase(Enum):
@@ -82,9 +76,10 @@ class Channel:
     __slots__ = (
         "_backlog",
         "_busy",
-        "_change_task",
+        "_changes",
         "_expiry",
         "_key",
+        "_outbox",
         "_permissions",
         "_phase",
         "_ref",
@@ -113,6 +108,7 @@ class Channel:
         self.sub_topic = join.topic.removeprefix(TOPIC_PREFIX)
         self.join_ref = join.join_ref or join.ref
         self.hears = Hears.NOTHING
+        self._outbox = Outbox(socket, join.topic, self.join_ref, explain=realtime.settings.explain)
         self._ref = join.ref
         self._replaces = replaces
         self._request = JoinRequest()
@@ -122,7 +118,7 @@ class Channel:
         self._key = ""
         self._phase = Phase.JOINING
         self._busy: asyncio.Task[None] | None = None
-        self._change_task: asyncio.Task[None] | None = None
+        self._changes: ChangeSubscription | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._backlog: deque[Incoming] = deque()
 
@@ -198,11 +194,11 @@ class Channel:
         request = self._request
         self._permissions = permissions
         self._room = self.realtime.hub.room(self.topic, private=request.private)
-        self._room.flush()
+        self._outbox.room = self._room
         entries = [
             {**entry, "id": number} for entry, number in zip(request.changes, request.change_ids, strict=True)
         ]
-        self._send(
+        self._outbox.send(
             Event.REPLY,
             b'{"status":"ok","response":{"postgres_changes":%b}}' % msgspec.json.encode(entries),
             ref=self._ref,
@@ -215,9 +211,12 @@ class Channel:
         self.realtime.metrics.joins += 1
         self.realtime.metrics.channels += 1
         if request.presence and permissions.read.presence:
-            self._send(Event.PRESENCE_STATE, encode_state(self._room.presence.state()))
+            self._outbox.send(Event.PRESENCE_STATE, encode_state(self._room.presence.state()))
         if request.changes:
-            self._subscribe_to_changes()
+            self._changes = ChangeSubscription(
+                self.realtime, self._outbox, request.changes, request.change_ids
+            )
+            self._changes.start(self._token)
 
     def _refuse_join(self, refusal: Refusal) -> None:
         self.realtime.count_refusal(refusal)
@@ -229,14 +228,14 @@ class Channel:
             hint=refusal.hint,
             token=self._token.describe(self.realtime.now()),
         )
-        self._reply_error(refusal, self._ref, text=refusal.reason)
+        self._outbox.reply_error(refusal, self._ref, text=refusal.reason)
         self._close_replaced()
         self.close()
 
     def _close_replaced(self) -> None:
         """Tell the client that the replaced channel is gone: after the new reply, under its own ref."""
         if self._replaces is not None:
-            self._send(Event.CLOSE, b"{}", ref=self._replaces, join_ref=self._replaces)
+            self._outbox.send(Event.CLOSE, b"{}", ref=self._replaces, join_ref=self._replaces)
             self._replaces = None
 
     # Receiving ----------------------------------------------------------------------------------------------
@@ -250,7 +249,7 @@ class Channel:
         else:
             refusal = reasons.JOIN_BACKLOG.refusal(topic=self.sub_topic)
             self.realtime.count_refusal(refusal)
-            self._reply_error(refusal, message.ref)
+            self._outbox.reply_error(refusal, message.ref)
 
     def _handle(self, message: Incoming) -> None:
         if self._phase is not Phase.JOINED:
@@ -269,8 +268,8 @@ class Channel:
     def _leave(self, message: Message) -> None:
         if message.join_ref is not None and message.join_ref != self.join_ref:
             return
-        self._reply_ok(message.ref)
-        self._send(Event.CLOSE, b"{}", ref=self.join_ref)
+        self._outbox.reply_ok(message.ref)
+        self._outbox.close()
         self.close()
 
     # Broadcast ----------------------------------------------------------------------------------------------
@@ -309,18 +308,18 @@ class Channel:
         assert self._room is not None
         self._room.publish(delivery, len(message.payload))
         if self._request.ack:
-            self._reply_ok(message.ref)
+            self._outbox.reply_ok(message.ref)
 
     def _refuse_push(self, refusal: Refusal, ref: str | None) -> None:
         """Refuse a broadcast: as its reply where replies are asked for, else as a system message."""
         self.realtime.count_refusal(refusal)
         if not self._request.ack:
-            self._system(refusal.message, hint=refusal.hint)
+            self._outbox.system(refusal.message, hint=refusal.hint)
         elif refusal.code == reasons.PAYLOAD_TOO_LARGE.code:
             # Clients know this one as a bare text in place of an object.
-            self._send(Event.REPLY, b'{"status":"error","response":"payload_size_exceeded"}', ref=ref)
+            self._outbox.send(Event.REPLY, b'{"status":"error","response":"payload_size_exceeded"}', ref=ref)
         else:
-            self._reply_error(refusal, ref)
+            self._outbox.reply_error(refusal, ref)
 
     # Presence -----------------------------------------------------------------------------------------------
 
@@ -339,7 +338,7 @@ class Channel:
         elif event and self._request.presence:
             self._refuse_presence(reasons.PRESENCE_UNKNOWN_EVENT.refusal(topic=self.sub_topic), message.ref)
             return
-        self._reply_ok(message.ref)
+        self._outbox.reply_ok(message.ref)
 
     def _track(self, payload: object, message: Message) -> None:
         assert self._room is not None
@@ -357,7 +356,7 @@ class Channel:
             return
         diff = self._room.presence.track(self, self._key, payload, secrets.token_urlsafe(12))
         self._publish_diff(diff)
-        self._reply_ok(message.ref)
+        self._outbox.reply_ok(message.ref)
 
     def _untrack(self) -> None:
         if self._room is not None:
@@ -370,7 +369,7 @@ class Channel:
 
     def _refuse_presence(self, refusal: Refusal, ref: str | None) -> None:
         self.realtime.count_refusal(refusal)
-        self._reply_error(refusal, ref)
+        self._outbox.reply_error(refusal, ref)
 
     # Tokens -------------------------------------------------------------------------------------------------
 
@@ -391,8 +390,8 @@ class Channel:
         self._watch_expiry()
         if self._request.private:
             self._occupy(self._renew_permissions)
-        elif self._request.changes:
-            self._subscribe_to_changes()
+        elif self._changes is not None:
+            self._changes.start(self._token)
 
     async def _renew_permissions(self) -> None:
         """Ask again with the new token; what was granted and no longer is ends the channel."""
@@ -413,8 +412,8 @@ class Channel:
             return
         self._permissions = permissions
         self._hear()
-        if self._request.changes:
-            self._subscribe_to_changes()
+        if self._changes is not None:
+            self._changes.start(self._token)
 
     def _hear(self) -> None:
         """Enter the room with the rights the permissions give."""
@@ -441,65 +440,6 @@ class Channel:
         else:
             self._watch_expiry()
 
-    # Row changes --------------------------------------------------------------------------------------------
-
-    def _subscribe_to_changes(self) -> None:
-        """Subscribe; with a new token again, and what was subscribed before stays until that is done."""
-        if self._change_task is not None:
-            self._change_task.cancel()
-        self._change_task = self.realtime.spawn(self._keep_subscribing(), name=f"changes of {self.topic}")
-
-    async def _keep_subscribing(self) -> None:
-        """Subscribe all entries or none; a mistake of theirs is told, a failure of ours is retried."""
-        request, attempt = self._request, 0
-        while True:
-            try:
-                bindings = [
-                    parse_binding(entry, number)
-                    for entry, number in zip(request.changes, request.change_ids, strict=True)
-                ]
-                await self.realtime.changes.subscribe(self, bindings, self._token.claims)
-            except Unavailable as refusal:
-                self.realtime.count_refusal(refusal)
-                self.changes_interrupted(refusal)
-                await asyncio.sleep(RETRY_SUBSCRIBE[min(attempt, len(RETRY_SUBSCRIBE) - 1)])
-                attempt += 1
-            except Refusal as refusal:
-                self.realtime.count_refusal(refusal)
-                log.info(
-                    "change subscription refused", code=refusal.code, topic=self.topic, reason=refusal.message
-                )
-                hint = f"{self._token.describe(self.realtime.now())} {refusal.hint}".strip()
-                self._system(refusal.message, extension=Event.POSTGRES_CHANGES, hint=hint)
-                return
-            else:
-                self.changes_restored()
-                return
-
-    def changes_interrupted(self, error: Refusal) -> None:
-        """Tell the client that row changes do not arrive at the moment."""
-        self._system(error.message, extension=Event.POSTGRES_CHANGES, hint=error.hint)
-
-    def changes_restored(self) -> None:
-        """Tell the client that row changes arrive, from now on."""
-        self._system("Subscribed to PostgreSQL", extension=Event.POSTGRES_CHANGES, status="ok")
-
-    def change_frame(self, ids: tuple[int, ...], data: bytes) -> bytes:
-        """The frame of one row change.
-
-        Args:
-            ids: the subscriptions of this channel that match.
-            data: JSON text of the change.
-        """
-        payload = b'{"ids":%b,"data":%b}' % (msgspec.json.encode(ids), data)
-        return text_frame(self.serializer.encode(None, None, self.topic, Event.POSTGRES_CHANGES, payload))
-
-    def send_frames(self, frames: bytes) -> None:
-        """Write frames behind everything the room has collected."""
-        if self._phase is Phase.JOINED and self._room is not None:
-            self._room.flush()
-            self.write(frames)
-
     # Ending -------------------------------------------------------------------------------------------------
 
     def shut_down(self, refusal: Refusal) -> None:
@@ -515,13 +455,13 @@ class Channel:
             reason=refusal.message,
             token=self._token.describe(self.realtime.now()),
         )
-        self._system(refusal.message, hint=refusal.hint)
-        self._send(Event.CLOSE, b"{}", ref=self.join_ref)
+        self._outbox.system(refusal.message, hint=refusal.hint)
+        self._outbox.close()
         self.close()
 
     def crash(self) -> None:
         """End the channel because the server failed; stock clients join again by themselves."""
-        self._send(Event.ERROR, b'{"reason":"channel_crash"}', ref=self.join_ref)
+        self._outbox.send(Event.ERROR, b'{"reason":"channel_crash"}', ref=self.join_ref)
         self.close()
 
     def close(self) -> None:
@@ -529,17 +469,16 @@ class Channel:
         if self._phase is Phase.CLOSED:
             return
         joined, self._phase = self._phase is Phase.JOINED, Phase.CLOSED
-        for task in (self._busy, self._change_task):
-            if task is not None:
-                task.cancel()
+        if self._busy is not None:
+            self._busy.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
         self._backlog.clear()
         self.socket.forget(self)
         if joined:
             self.realtime.metrics.channels -= 1
-        if self._request.changes:
-            self.realtime.changes.unsubscribe(self)
+        if self._changes is not None:
+            self._changes.stop()
         if self._room is not None:
             self._room.leave(self)
             self._untrack()
@@ -564,43 +503,6 @@ class Channel:
         self._busy = None
         while self._backlog and self._busy is None:
             self.socket.guarded(self._backlog.popleft(), self._handle)
-
-    # Writing ------------------------------------------------------------------------------------------------
-
-    def _send(
-        self, event: str, payload: bytes, *, ref: str | None = None, join_ref: str | None = None
-    ) -> None:
-        """Write one message of this channel, behind everything the room has collected."""
-        if self._room is not None:
-            self._room.flush()
-        text = self.serializer.encode(join_ref or self.join_ref, ref, self.topic, event, payload)
-        self.write(text_frame(text))
-
-    def _reply_ok(self, ref: str | None) -> None:
-        self._send(Event.REPLY, OK, ref=ref)
-
-    def _reply_error(self, refusal: Refusal, ref: str | None, *, text: str | None = None) -> None:
-        response = error_response(refusal, text or refusal.message, explain=self.realtime.settings.explain)
-        self._send(Event.REPLY, b'{"status":"error","response":%b}' % response, ref=ref)
-
-    def _system(
-        self, message: str, *, extension: str = "system", status: str = "error", hint: str = ""
-    ) -> None:
-        payload = {
-            "channel": self.sub_topic,
-            "extension": extension,
-            "message": explained(message, hint, explain=self.realtime.settings.explain),
-            "status": status,
-        }
-        self._send(Event.SYSTEM, msgspec.json.encode(payload))
-
-
-def error_response(refusal: Refusal, text: str, *, explain: bool) -> bytes:
-    """The `response` of an error reply: the legacy reason, and what explains it where the server explains."""
-    response: Mapping[str, str] = {"reason": explained(text, refusal.hint, explain=explain)}
-    if explain:
-        response = {**response, "code": refusal.code, "retry": refusal.retry.value}
-    return msgspec.json.encode(response)
 
 
 _token_push = msgspec.json.Decoder(_TokenPush)

@@ -20,8 +20,8 @@ from backbeat.postgres.pgoutput import Insert
 from backbeat.postgres.stream import ReplicationStream, StreamPhase, StreamState
 from backbeat.protocol import reasons
 from backbeat.protocol.messages import TOPIC_PREFIX
-from backbeat.server.channel import Channel
 from backbeat.server.hub import UserBroadcast
+from backbeat.server.subscription import ChangeSubscription
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -142,8 +142,8 @@ class Feed:
             self.streaming.set()
             if state.gap_since is not None:
                 log.warning("stream restored", gap_seconds=round(state.since - state.gap_since, 3))
-                for channel in self._listening():
-                    channel.changes_restored()
+                for subscription in self._listening():
+                    subscription.restored()
             return
         self.streaming.clear()
         if state.phase is StreamPhase.LOST and state.error is not None:
@@ -152,11 +152,11 @@ class Feed:
             )
             if was_streaming:
                 refusal = reasons.CHANGES_UNAVAILABLE.refusal(detail="the replication stream was lost")
-                for channel in self._listening():
-                    channel.changes_interrupted(refusal)
+                for subscription in self._listening():
+                    subscription.interrupted(refusal)
 
-    def _listening(self) -> list[Channel]:
-        return [each for each in self._changes.subscribers() if isinstance(each, Channel)]
+    def _listening(self) -> list[ChangeSubscription]:
+        return [each for each in self._changes.subscribers() if isinstance(each, ChangeSubscription)]
 
     # What goes to the channels ------------------------------------------------------------------------------
 
@@ -183,19 +183,19 @@ class Feed:
     def _dispatch(self, deliveries: Sequence[Delivery]) -> None:
         """Write each channel's changes as one piece; equal frames are built once."""
         assert self._realtime is not None
-        outgoing: dict[Channel, list[bytes]] = {}
+        outgoing: dict[ChangeSubscription, list[bytes]] = {}
         for delivery in deliveries:
-            frames: dict[tuple[str, str, tuple[int, ...]], bytes] = {}
-            for channel, ids in delivery.recipients:
-                assert isinstance(channel, Channel)
-                key = channel.serializer.vsn, channel.topic, ids
+            frames: dict[tuple[tuple[str, str], tuple[int, ...]], bytes] = {}
+            for subscription, ids in delivery.recipients:
+                assert isinstance(subscription, ChangeSubscription)
+                key = subscription.wire, ids
                 frame = frames.get(key)
                 if frame is None:
-                    frame = frames[key] = channel.change_frame(ids, delivery.data)
-                outgoing.setdefault(channel, []).append(frame)
-        for channel, parts in outgoing.items():
+                    frame = frames[key] = subscription.frame(ids, delivery.data)
+                outgoing.setdefault(subscription, []).append(frame)
+        for subscription, parts in outgoing.items():
             self._realtime.metrics.changes_sent += len(parts)
-            channel.send_frames(parts[0] if len(parts) == 1 else b"".join(parts))
+            subscription.deliver(parts[0] if len(parts) == 1 else b"".join(parts))
 
     # Upkeep -------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,8 @@ from backbeat.errors import ProtocolError, Refusal
 from backbeat.protocol import reasons
 from backbeat.protocol.codec import V1, serializer
 from backbeat.protocol.messages import PHOENIX, TOPIC_PREFIX, Event, Incoming, Message
-from backbeat.server.channel import OK, Channel, error_response
+from backbeat.server.channel import Channel
+from backbeat.server.outbox import OK, error_response
 from backbeat.websocket.frames import (
     Binary,
     Close,

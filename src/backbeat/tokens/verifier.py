@@ -15,8 +15,9 @@ import jwt
 import msgspec
 from jwt.api_jws import PyJWS
 
+from backbeat.errors import Refusal
 from backbeat.protocol import reasons
-from backbeat.tokens.claims import Claims, Token, TokenSource
+from backbeat.tokens.claims import Claims, Token, TokenSource, fingerprint
 
 __all__ = ["MAX_TOKEN_BYTES", "Verifier", "sign"]
 
@@ -74,6 +75,13 @@ class Verifier:
             TokenRefused: with the reason of section 3.6 that applies.
         """
         compact = unquote("".join(token.split())) if len(token) <= MAX_TOKEN_BYTES else ""
+        try:
+            return Token(compact, source, self._verified(compact, now))
+        except Refusal as refusal:
+            refusal.hint = f"This is the {source.value} {fingerprint(token)}. {refusal.hint}"
+            raise
+
+    def _verified(self, compact: str, now: float) -> Claims:
         claims = self._claims(compact)
         role, exp = claims.get("role"), claims.get("exp")
         if not isinstance(role, str) or not role or exp is None:
@@ -87,7 +95,7 @@ class Verifier:
             raise reasons.TOKEN_EXPIRED.refusal(seconds=int(now - exp))
         if claims.get("nbf", now) > now:
             raise reasons.TOKEN_NOT_YET_VALID.refusal()
-        return Token(compact, source, Claims.of(claims))
+        return Claims.of(claims)
 
     def _claims(self, compact: str) -> Mapping[str, Any]:
         """Return the payload of a token whose signature holds."""

@@ -774,12 +774,24 @@ async def test_nobody_stays_subscribed(server: Any, end: str) -> None:
     assert server.subscriptions.held == {}
 
 
-async def test_a_change_frame_names_its_subscriptions(server: Any) -> None:
+async def test_a_change_names_its_subscriptions(server: Any) -> None:
     """`ids` and `data`, with null refs: a fan-out, not an answer."""
     client = server.client()
     client.join(ROOM, postgres_changes=[SONGS])
     await client.settled()
-    channel = client.socket.channels[ROOM]
-    channel.send_frames(channel.change_frame((5, 7), b'{"type":"INSERT"}'))
+    (subscription,) = server.subscriptions.held
+    subscription.deliver(subscription.frame((5, 7), b'{"type":"INSERT"}'))
     payload = {"ids": [5, 7], "data": {"type": "INSERT"}}
     assert client.messages() == [[None, None, ROOM, "postgres_changes", payload]]
+
+
+async def test_a_change_held_back_longer_than_its_channel_lived_is_forgotten(server: Any) -> None:
+    """Nothing is written for a channel that was left, nor to a connection that is gone."""
+    client = server.client()
+    client.join(ROOM, postgres_changes=[SONGS])
+    await client.settled()
+    (subscription,) = server.subscriptions.held
+    client.push(ROOM, "phx_leave", {})
+    client.messages()
+    subscription.deliver(subscription.frame((5,), b"{}"))
+    assert client.messages() == []

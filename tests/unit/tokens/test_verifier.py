@@ -185,3 +185,11 @@ def test_a_token_is_never_shown() -> None:
     assert value not in shown
     assert "u1" not in token.describe(NOW)
     assert f"user token {fingerprint(value)} (role authenticated, a user, expires in 60 s)" in shown
+
+
+def test_a_refused_token_is_named_by_its_fingerprint() -> None:
+    """The hint says which token was refused and where it came from, without telling it."""
+    value = sign(CLAIMS | {"exp": 1}, SECRET)
+    error = refused(value)
+    assert error.hint.startswith(f"This is the user token {fingerprint(value)}. ")
+    assert value not in str(error)

@@ -1,0 +1,119 @@
+"""What one channel says to its client: replies, system messages, closings; in the order things happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from backbeat.protocol.messages import TOPIC_PREFIX, Event
+from backbeat.protocol.reasons import explained
+from backbeat.websocket.frames import text_frame
+
+if TYPE_CHECKING:
+    from backbeat.errors import Refusal
+    from backbeat.protocol.codec import Serializer
+    from backbeat.server.hub import Room
+    from backbeat.server.socket import Socket
+
+__all__ = ["OK", "Outbox", "error_response"]
+
+OK: Final = b'{"status":"ok","response":{}}'
+
+
+class Outbox:
+    """Writes the messages of one channel.
+
+    Args:
+        socket: the connection to write to.
+        topic: the topic, prefix included.
+        join_ref: names the join that every message belongs to.
+        explain: whether refusals carry hints.
+    """
+
+    __slots__ = ("_explain", "_socket", "join_ref", "room", "topic")
+
+    def __init__(self, socket: Socket, topic: str, join_ref: str | None, *, explain: bool) -> None:
+        self._socket = socket
+        self._explain = explain
+        self.topic = topic
+        self.join_ref = join_ref
+        self.room: Room | None = None
+        """The room the channel is in: what it has collected goes out first."""
+
+    @property
+    def serializer(self) -> Serializer:
+        """How this client writes."""
+        return self._socket.serializer
+
+    def send(
+        self, event: str, payload: bytes, *, ref: str | None = None, join_ref: str | None = None
+    ) -> None:
+        """Write one message.
+
+        Args:
+            event: the event.
+            payload: JSON text of an object.
+            ref: what it answers.
+            join_ref: the join it belongs to, if not this one.
+        """
+        text = self.serializer.encode(join_ref or self.join_ref, ref, self.topic, event, payload)
+        self.frames(text_frame(text))
+
+    def frames(self, frames: bytes) -> None:
+        """Write whole frames."""
+        if self.room is not None:
+            self.room.flush()
+        self._socket.write(frames)
+
+    def reply_ok(self, ref: str | None) -> None:
+        """Say yes."""
+        self.send(Event.REPLY, OK, ref=ref)
+
+    def reply_error(self, refusal: Refusal, ref: str | None, *, text: str | None = None) -> None:
+        """Say no, and why.
+
+        Args:
+            refusal: why.
+            ref: what it answers.
+            text: the reason on the wire, if it is not the refusal's message.
+        """
+        response = error_response(refusal, text or refusal.message, explain=self._explain)
+        self.send(Event.REPLY, b'{"status":"error","response":%b}' % response, ref=ref)
+
+    def system(
+        self, message: str, *, extension: str = "system", status: str = "error", hint: str = ""
+    ) -> None:
+        """Say something nobody asked for.
+
+        Args:
+            message: the text on the wire.
+            extension: what it is about.
+            status: `ok` or `error`.
+            hint: what to do about it, said where the server explains itself.
+        """
+        payload = {
+            "channel": self.topic.removeprefix(TOPIC_PREFIX),
+            "extension": extension,
+            "message": explained(message, hint, explain=self._explain),
+            "status": status,
+        }
+        self.send(Event.SYSTEM, msgspec.json.encode(payload))
+
+    def close(self) -> None:
+        """Say that the channel is over; stock clients stay away until they are told to join again."""
+        self.send(Event.CLOSE, b"{}", ref=self.join_ref)
+
+
+def error_response(refusal: Refusal, text: str, *, explain: bool) -> bytes:
+    """Write the `response` of an error reply.
+
+    Args:
+        refusal: why.
+        text: the reason on the wire, which clients match on.
+        explain: whether to add what explains it.
+    """
+    response = {"reason": explained(text, refusal.hint, explain=explain)}
+    if explain:
+        response |= {"code": refusal.code, "retry": refusal.retry.value}
+    return msgspec.json.encode(response)
