@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import psycopg
@@ -25,7 +24,7 @@ from backbeat.postgres.subscriptions import Subscriptions
 from backbeat.postgres.visibility import Question, Version, Visibility
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from backbeat.postgres.pgoutput import Relation, Row
     from backbeat.postgres.policies import Access
@@ -98,17 +97,61 @@ class _Change:
         return tuple(part.decode() for part in parts if part is not None) if None not in parts else None
 
 
-@dataclass(slots=True)
 class _Draft:
-    """A question that is being put together."""
+    """A question about rows of one table to those with one role, while it is put together; and its answer.
 
-    access: Access
-    versions: list[Version] = field(default_factory=list)
-    viewers: dict[Claims, list[int]] = field(default_factory=lambda: defaultdict(list))
+    Viewers go by the identity of their claims here: comparing claims for each row would take longer than
+    anything else that is done with it.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.places: dict[_Change, int] = {}
+        self.versions: list[Version] = []
+        self._claims: dict[int, Claims] = {}
+        self._asked: dict[int, list[int]] = {}
+        self._seen: list[set[int]] = []
+
+    def add(self, change: _Change, version: Version, subscriptions: Iterable[Subscription]) -> None:
+        """Ask about a version for the sake of some subscriptions."""
+        place = self.places[change] = len(self.versions)
+        self.versions.append(version)
+        for subscription in subscriptions:
+            viewer = id(subscription.claims)
+            places = self._asked.get(viewer)
+            if places is None:
+                self._claims[viewer] = subscription.claims
+                self._asked[viewer] = [place]
+            elif places[-1] != place:
+                places.append(place)
+
+    def question(self) -> Question:
+        """Put the question: whoever is there several times with equal claims is asked once."""
+        viewers: dict[Claims, list[int]] = {}
+        for viewer, places in self._asked.items():
+            claims = self._claims[viewer]
+            known = viewers.get(claims, places)
+            viewers[claims] = places if known == places else sorted({*known, *places})
+        return Question(self.access, self.versions, viewers)
+
+    def answered(self, answer: Mapping[Claims, set[int]]) -> None:
+        """Take the answer."""
+        self._seen = [set() for _ in self.versions]
+        for viewer, claims in self._claims.items():
+            for place in answer.get(claims, ()):
+                self._seen[place].add(viewer)
+
+    def allowed(self, change: _Change, subscriptions: Iterable[Subscription]) -> list[Subscription]:
+        """Keep the subscriptions of those who may see a change."""
+        place = self.places.get(change)
+        if place is None:
+            return []
+        seen = self._seen[place]
+        return [subscription for subscription in subscriptions if id(subscription.claims) in seen]
 
 
-_Group: TypeAlias = "dict[Hashable, list[Subscription]]"
-"""Subscribers who get the same JSON, with what of theirs matches."""
+_Wanted: TypeAlias = "tuple[_Change, dict[str, list[Subscription]]]"
+"""A change, with the subscriptions it matches by role."""
 
 
 class Changes:
@@ -260,97 +303,65 @@ class Changes:
             changes: those to handle now.
             later: the same and all that follow, among them later changes to the same rows.
         """
-        wanted = [(change, self._matching(change)) for change in changes]
-        wanted = [(change, subscriptions) for change, subscriptions in wanted if subscriptions]
+        wanted = [(change, by_role) for change in changes if (by_role := self._matching(change))]
         if not wanted:
             return []
-        pairs = {
-            (change.relation.oid, subscription.claims.role)
-            for change, subscriptions in wanted
-            for subscription in subscriptions
-        }
+        pairs = {(change.relation.oid, role) for change, by_role in wanted for role in by_role}
         while True:
             access = await self._visibility.access(pairs)
-            drafts, places = self._ask_about(wanted, access, _last_versions(later, access))
+            drafts = _drafts(wanted, access, _last_versions(later, access))
             answers = await self._visibility.ask(
                 {oid for oid, _ in pairs},
-                [Question(draft.access, draft.versions, draft.viewers) for draft in drafts.values()],
+                [draft.question() for draft in drafts.values()],
                 {change.xid for change, _ in wanted},
             )
             if answers is not None:
                 break
-        visible = dict(zip(drafts, answers, strict=True))
+        for draft, answer in zip(drafts.values(), answers, strict=True):
+            draft.answered(answer)
         deliveries: list[Delivery] = []
-        for change, subscriptions in wanted:
-            groups: dict[tuple[str, tuple[str, ...] | None, str | None], _Group] = {}
-            for subscription in subscriptions:
-                role = subscription.claims.role
+        for change, by_role in wanted:
+            for role, subscriptions in by_role.items():
                 pair = change.relation.oid, role
                 seen = access[pair]
-                if seen is None or subscription.subscriber not in self._subscriptions:
-                    continue
-                error = _trouble(change, seen)
-                if error is None and change.kind != "DELETE" and seen.audience is not Audience.EVERYBODY:
-                    place = places.get((change, role))
-                    if place is None or place not in visible[pair].get(subscription.claims, ()):
-                        continue
-                select = subscription.select if error is None else None
-                group = groups.setdefault((role, select, error), {})
-                group.setdefault(subscription.subscriber, []).append(subscription)
-            for (role, select, error), group in groups.items():
-                seen = access[change.relation.oid, role]
-                assert seen is not None
-                if error is None:
-                    data = await self._write(change, seen, select)
-                else:
-                    data = trouble(change.relation, change.kind, error)
-                deliveries.append(Delivery(data, [(who, _ids(matching)) for who, matching in group.items()]))
+                if seen is not None:
+                    deliveries += await self._for_role(change, seen, drafts.get(pair), subscriptions)
         return deliveries
 
-    def _matching(self, change: _Change) -> list[Subscription]:
-        relation = change.relation
-        return self._subscriptions.matching(relation.schema, relation.table, change.kind, change.values)
+    async def _for_role(
+        self, change: _Change, access: Access, draft: _Draft | None, subscriptions: list[Subscription]
+    ) -> list[Delivery]:
+        """Write a change for those with one role who may see it."""
+        error = _trouble(change, access)
+        if error is not None:
+            return self._addressed(trouble(change.relation, change.kind, error), subscriptions)
+        if change.kind == "DELETE" or access.audience is Audience.EVERYBODY:
+            allowed = subscriptions
+        else:
+            allowed = [] if draft is None else draft.allowed(change, subscriptions)
+        by_columns: dict[tuple[str, ...] | None, list[Subscription]] = {}
+        for subscription in allowed:
+            by_columns.setdefault(subscription.select, []).append(subscription)
+        deliveries: list[Delivery] = []
+        for select, group in by_columns.items():
+            deliveries += self._addressed(await self._write(change, access, select), group)
+        return deliveries
 
-    def _ask_about(
-        self,
-        wanted: Sequence[tuple[_Change, list[Subscription]]],
-        access: dict[tuple[int, str], Access | None],
-        last: set[_Change],
-    ) -> tuple[dict[tuple[int, str], _Draft], dict[tuple[_Change, str], int]]:
-        """Put together what Postgres has to be asked.
+    def _matching(self, change: _Change) -> dict[str, list[Subscription]]:
+        """Find the subscriptions that want a change, by role."""
+        schema, table = change.relation.schema, change.relation.table
+        by_role: dict[str, list[Subscription]] = {}
+        for subscription in self._subscriptions.matching(schema, table, change.kind, change.values):
+            by_role.setdefault(subscription.claims.role, []).append(subscription)
+        return by_role
 
-        Args:
-            wanted: changes, with the subscriptions they match.
-            access: what is known of the tables.
-            last: the changes that made the version their transaction left behind.
-
-        Returns:
-            A draft by table and role, and the index in it of each change by role.
-        """
-        drafts: dict[tuple[int, str], _Draft] = {}
-        places: dict[tuple[_Change, str], int] = {}
-        for change, subscriptions in wanted:
-            if change.kind == "DELETE":
-                continue
-            for subscription in subscriptions:
-                role = subscription.claims.role
-                pair = change.relation.oid, role
-                seen = access[pair]
-                if seen is None or seen.audience is not Audience.ASK:
-                    continue
-                place = places.get((change, role))
-                if place is None:
-                    key = change.key(seen)
-                    if key is None:
-                        continue
-                    draft = drafts.setdefault(pair, _Draft(seen))
-                    place = places[change, role] = len(draft.versions)
-                    xid = str(change.xid) if change in last else None
-                    draft.versions.append(Version(key, xid, change.values))
-                indexes = drafts[pair].viewers[subscription.claims]
-                if not indexes or indexes[-1] != place:
-                    indexes.append(place)
-        return drafts, places
+    def _addressed(self, data: bytes, subscriptions: Iterable[Subscription]) -> list[Delivery]:
+        """Address a change to whoever is still subscribed."""
+        matching: dict[Hashable, list[Subscription]] = {}
+        for subscription in subscriptions:
+            matching.setdefault(subscription.subscriber, []).append(subscription)
+        recipients = [(who, _ids(those)) for who, those in matching.items() if who in self._subscriptions]
+        return [Delivery(data, recipients)] if recipients else []
 
     async def _write(self, change: _Change, access: Access, select: tuple[str, ...] | None) -> bytes:
         """Write a change; a type that has changed since the types were read is read again."""
@@ -406,6 +417,33 @@ def _identity(relation: Relation, row: Row) -> Row:
     return [
         value if column.is_key else UNCHANGED for column, value in zip(relation.columns, row, strict=True)
     ]
+
+
+def _drafts(
+    wanted: Iterable[_Wanted], access: Mapping[tuple[int, str], Access | None], last: set[_Change]
+) -> dict[tuple[int, str], _Draft]:
+    """Put together what Postgres has to be asked, by table and role.
+
+    Args:
+        wanted: the changes.
+        access: what is known of their tables.
+        last: those that made the version their transaction left behind.
+    """
+    drafts: dict[tuple[int, str], _Draft] = {}
+    for change, by_role in wanted:
+        for role, subscriptions in by_role.items():
+            pair = change.relation.oid, role
+            seen = access[pair]
+            if change.kind == "DELETE" or seen is None or seen.audience is not Audience.ASK:
+                continue
+            key = change.key(seen)
+            if key is None:
+                continue
+            if pair not in drafts:
+                drafts[pair] = _Draft(seen)
+            xid = str(change.xid) if change in last else None
+            drafts[pair].add(change, Version(key, xid, change.values), subscriptions)
+    return drafts
 
 
 def _last_versions(changes: Sequence[_Change], access: dict[tuple[int, str], Access | None]) -> set[_Change]:

@@ -55,10 +55,10 @@ class Subscription:
         """Tell whether a change is wanted; a column that did not come with it meets no filter."""
         if self.event not in (ANY, event):
             return False
-        return all(
-            comparison.column in values and comparison.accepts(values[comparison.column])
-            for comparison in self.comparisons
-        )
+        for comparison in self.comparisons:
+            if comparison.column not in values or not comparison.accepts(values[comparison.column]):
+                return False
+        return True
 
 
 _Members: TypeAlias = "dict[Subscription, None]"

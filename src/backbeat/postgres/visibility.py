@@ -445,8 +445,24 @@ class Visibility:
         made_for = self._functions.made_for
         for access in {_function(call.question.access): call.question.access for call in calls}.values():
             name, state = _function(access), self._fingerprints[access.oid]
-            if name not in made_for or made_for[name] != state:
+            if name in made_for and made_for[name] == state:
+                continue
+            try:
                 await connection.execute(_definition(access), prepare=False)
+            except psycopg.ProgrammingError as error:
+                # The call will fail and be denied: one table must not hold up the others. A function made
+                # before the change must not answer in its place.
+                drop = sql.SQL("drop function if exists pg_temp.{}").format(sql.Identifier(name))
+                await connection.execute(drop, prepare=False)
+                made_for.pop(name, None)
+                log.warning(
+                    "a table cannot be asked about",
+                    table=f"{access.schema}.{access.table}",
+                    error=str(error),
+                    hint="The server's login needs TEMPORARY on the database, and USAGE on the schema of the"
+                    " types of the primary key.",
+                )
+            else:
                 made_for[name] = state
 
 
@@ -481,40 +497,40 @@ def _written_by(access: Access) -> sql.SQL:
 
 def _definition(access: Access) -> sql.Composed:
     """Write the check function of a table."""
-    key = list(enumerate(_key(access), 1))
+    key = [(sql.Identifier(f"key_{i}"), *part, sql.Literal(i)) for i, part in enumerate(_key(access), 1)]
+    declare = sql.SQL(
+        "{name} {type}[] :="
+        " array(select (keys[n][{i}])::{type} from generate_subscripts(keys, 1) n order by n);"
+    )
+    match = [sql.SQL("t.{} = p.{}").format(column, name) for name, column, _, _ in key]
+    if len(key) == 1:
+        # One scan for all rows instead of one for each.
+        match += [sql.SQL("t.{} = any({}[start:stop])").format(column, name) for name, column, _, _ in key]
     return _VISIBLE.format(
         name=sql.Identifier(_function(access)),
         declarations=sql.SQL("\n  ").join(
-            sql.SQL(
-                "{array} {type}[] := array("
-                "select (keys[n][{i}])::{type} from generate_subscripts(keys, 1) n order by n);"
-            ).format(array=sql.Identifier(f"key_{i}"), type=type_, i=sql.Literal(i))
-            for i, (_, type_) in key
+            declare.format(name=name, type=type_, i=i) for name, _, type_, i in key
         ),
         discard=sql.SQL("discard plans;" if access.gullible else ""),
         version=_written_by(access),
+        keys=sql.SQL(", ").join(sql.SQL("{}[start:stop]").format(name) for name, _, _, _ in key),
+        names=sql.SQL(", ").join(name for name, _, _, _ in key),
         table=_table(access),
-        match=sql.SQL(" and ").join(
-            sql.SQL("t.{column} = {array}[p.n]").format(column=column, array=sql.Identifier(f"key_{i}"))
-            for i, (column, _) in key
-        ),
+        match=sql.SQL(" and ").join(match),
     )
 
 
 def _contents(access: Access, columns: Sequence[str]) -> sql.Composed:
     """Write the statement that reads rows as one viewer sees them."""
-    key = list(enumerate(_key(access), 1))
+    key = [(sql.Identifier(f"key_{i}"), *part) for i, part in enumerate(_key(access), 1)]
     return _CONTENTS.format(
         version=_written_by(access),
         columns=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in columns),
         keys=sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in key),
-        names=sql.SQL(", ").join(sql.Identifier(f"key_{i}") for i, _ in key),
+        names=sql.SQL(", ").join(name for name, _, _ in key),
         table=_table(access),
         match=sql.SQL(" and ").join(
-            sql.SQL("t.{column} = p.{name}::{type}").format(
-                column=column, name=sql.Identifier(f"key_{i}"), type=type_
-            )
-            for i, (column, type_) in key
+            sql.SQL("t.{} = p.{}::{}").format(column, name, type_) for name, column, type_ in key
         ),
     )
 
@@ -544,6 +560,6 @@ def _statement(call: _Call) -> tuple[sql.Composed, dict[str, Any]]:
         "asked": asked,
         "rows": rows,
         "ends": ends,
-        "keys": [list(version.key) for version in question.versions],
+        "keys": [list(question.versions[n - 1].key) for n in rows],
         "xids": [version.xid for version in question.versions],
     }

@@ -738,6 +738,18 @@ async def test_changes_wait_for_a_database_that_lost_the_connection(band: Band) 
     assert await band.records("anna", "title") == ["One", "New"]
 
 
+async def test_a_table_that_cannot_be_asked_about_holds_up_nothing(band: Band) -> None:
+    """Here for want of temporary functions: its rows are withheld, those of others arrive."""
+    await band.run(
+        "do $$ begin"
+        " execute format('revoke temporary on database %I from public', current_database());"
+        " end $$"
+    )
+    await band.subscribe("anna", claims(ANNA), {"schema": "public"})
+    await band.run(A1, "insert into shows values (1, 'Bern')")
+    assert [data["table"] for data in await band.data("anna")] == ["shows"]
+
+
 async def test_many_users_are_told_apart(band: Band, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of a hundred gets theirs, over several calls, and nothing else."""
     monkeypatch.setattr(visibility_module, "CHUNK", 30)

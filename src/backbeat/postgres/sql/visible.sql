@@ -1,7 +1,7 @@
 -- Which of some rows each of several viewers sees, asked as each of them. Generated for one table, lives as long as
 -- the connection. Viewer k, with `claims[k]` and `subjects[k]`, is asked question `asked[k]`; question q is about the
--- rows `questions[ends[q - 1] + 1 : ends[q]]`; row n has the primary key `keys[n]`, and `xids[n]` wrote the version in
--- question, as far as that can be told from its transaction.
+-- rows `questions[ends[q - 1] + 1 : ends[q]]`, whose primary keys stand at the same places of `keys`. As far as that
+-- can be told from its transaction, `xids[n]` wrote the version of row n in question.
 -- `same` are the visible rows in that very version; `other` those in the version that `versions` wrote.
 create or replace function pg_temp.{name}(
   role_name text, claims text[], subjects text[], asked int4[], questions int4[], ends int4[], keys text[], xids text[]
@@ -9,7 +9,8 @@ create or replace function pg_temp.{name}(
 language plpgsql volatile security invoker as $visible$
 #variable_conflict use_variable
 declare
-  rows_asked int4[];
+  start int4;
+  stop int4;
   {declarations}
 begin
   perform
@@ -30,7 +31,8 @@ begin
         set_config('request.jwt.claim.sub', subjects[k], true),
         set_config('request.jwt.claim.role', role_name, true);
       {discard}
-      rows_asked := questions[coalesce(ends[asked[k] - 1], 0) + 1 : ends[asked[k]]];
+      start := coalesce(ends[asked[k] - 1], 0) + 1;
+      stop := ends[asked[k]];
       select
         array_agg(seen.n) filter (where seen.version = xids[seen.n]),
         array_agg(seen.n) filter (where (seen.version = xids[seen.n]) is not true),
@@ -38,7 +40,7 @@ begin
       into same, other, versions
       from (
         select p.n, {version} as version
-        from unnest(rows_asked) as p (n)
+        from unnest(questions[start:stop], {keys}) as p (n, {names})
         join {table} t on {match}
       ) seen;
     exception
