@@ -11,10 +11,30 @@ Sources: the server specification, sections 1.5 (refused connects), 3.6 (refused
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from backbeat.errors import BadRequest, Denied, RateLimited, Refusal, Retry, TokenRefused, Unavailable
 
-__all__ = ["REASONS", "Reason", "explained"]
+__all__ = ["REASONS", "Reason", "Where", "explained"]
+
+
+class Where(Enum):
+    """Where a client meets a reason; what it reads there differs."""
+
+    CONNECT = "connect"
+    """The answer to an upgrade: `{"error": text}` with a status."""
+
+    JOIN = "join"
+    """The error reply to a join: the code stands before the text, unless the reason is not prefixed."""
+
+    REPLY = "reply"
+    """The error reply to a push: the text alone."""
+
+    SYSTEM = "system"
+    """A `system` message on the channel: the text alone."""
+
+    HTTP = "http"
+    """The answer to an HTTP request, with a status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +49,9 @@ class Reason:
         retry: what a client should do next.
         status: the HTTP status where the reason answers an HTTP request or an upgrade.
         prefixed: whether a join reply writes the code in front of the text.
+        meaning: what is the matter, in a sentence.
+        causes: how that may have come about, the likeliest first.
+        where: where clients meet it.
     """
 
     code: str
@@ -38,6 +61,9 @@ class Reason:
     retry: Retry = Retry.NEVER
     status: int = 500
     prefixed: bool = True
+    meaning: str = ""
+    causes: tuple[str, ...] = ()
+    where: tuple[Where, ...] = ()
 
     def refusal(self, *, topic: str | None = None, context: str = "", **fields: object) -> Refusal:
         """Make the exception that carries this reason.
@@ -77,6 +103,12 @@ API_KEY_MISSING = Reason(
     "Put the project's anon or publishable key in the query parameter `apikey`.",
     TokenRefused,
     status=401,
+    meaning="A socket was opened without an API key.",
+    causes=(
+        "The URL has no `apikey` parameter, and there is no `x-api-key` header.",
+        "An environment variable of the page build is empty, so the client was made with an empty key.",
+    ),
+    where=(Where.CONNECT,),
 )
 API_KEY_UNKNOWN = Reason(
     "InvalidAPIKey",
@@ -84,6 +116,13 @@ API_KEY_UNKNOWN = Reason(
     "Double check your API key.",
     TokenRefused,
     status=401,
+    meaning="The opaque `sb_…` key is not one of this project's.",
+    causes=(
+        "The key belongs to another project or another environment.",
+        "The key was replaced on the server and not in the client.",
+        "The server was started without `publishable_key` or `secret_key`.",
+    ),
+    where=(Where.CONNECT, Where.HTTP),
 )
 TOKEN_EXPIRED_AT_CONNECT = Reason(
     "InvalidJWTToken",
@@ -92,6 +131,12 @@ TOKEN_EXPIRED_AT_CONNECT = Reason(
     TokenRefused,
     Retry.REFRESH,
     status=401,
+    meaning="The JWT that a socket was opened with has ended.",
+    causes=(
+        "A user's token was put where the API key belongs.",
+        "The API key was minted with an expiry that has come.",
+    ),
+    where=(Where.CONNECT,),
 )
 TOKEN_EXPIRED = Reason(
     "InvalidJWTToken",
@@ -100,6 +145,13 @@ TOKEN_EXPIRED = Reason(
     TokenRefused,
     Retry.REFRESH,
     status=401,
+    meaning="The token has ended, so nothing is done in its name any more.",
+    causes=(
+        "The client slept, or was in the background, and did not refresh its session.",
+        "The refreshed token never reached the socket: `setAuth` was not called.",
+        "The clock of the issuer or of this server is wrong.",
+    ),
+    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 TOKEN_NOT_YET_VALID = Reason(
     "InvalidJWTToken",
@@ -108,6 +160,12 @@ TOKEN_NOT_YET_VALID = Reason(
     TokenRefused,
     Retry.BACKOFF,
     status=401,
+    meaning="The token becomes valid later than now.",
+    causes=(
+        "The clock of the issuer runs ahead of this server's, or this server's lags.",
+        "The token was minted for later use.",
+    ),
+    where=(Where.CONNECT, Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 TOKEN_CLAIMS_MISSING = Reason(
     "InvalidJWTToken",
@@ -115,6 +173,12 @@ TOKEN_CLAIMS_MISSING = Reason(
     "Use a token issued by the project's auth service, or add both claims where the token is minted.",
     TokenRefused,
     status=401,
+    meaning="The token is signed correctly, but does not say which role it acts as, or when it ends.",
+    causes=(
+        "The token was minted by hand, or by an issuer that knows nothing of Postgres roles.",
+        "A hook that customises tokens removed a claim.",
+    ),
+    where=(Where.CONNECT, Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 TOKEN_MALFORMED = Reason(
     "MalformedJWT",
@@ -123,6 +187,14 @@ TOKEN_MALFORMED = Reason(
     "or the text `null`.",
     TokenRefused,
     status=401,
+    meaning="What was sent as a token is not a JWT.",
+    causes=(
+        "The whole session object was sent in place of its `access_token`.",
+        "The variable was empty, and the text `null` or `undefined` was sent.",
+        "An opaque `sb_…` key was sent where only a JWT will do.",
+        "The token was cut, or is longer than 16 KiB.",
+    ),
+    where=(Where.CONNECT, Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 TOKEN_SIGNATURE = Reason(
     "JwtSignatureError",
@@ -130,6 +202,14 @@ TOKEN_SIGNATURE = Reason(
     "The token was signed with another secret: it belongs to another project, or the secret has changed.",
     TokenRefused,
     status=401,
+    meaning="The token is well-formed, but its signature was not made with the project's key.",
+    causes=(
+        "The token was issued by another project.",
+        "The server's `jwt_secret` is not the secret of the auth service.",
+        "The secret was changed, and the token is older than that.",
+        "Somebody altered the token.",
+    ),
+    where=(Where.CONNECT, Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 TOKEN_SIGNER = Reason(
     "JwtSignerError",
@@ -137,6 +217,13 @@ TOKEN_SIGNER = Reason(
     "The token's `alg` is not one this project has a key for.",
     TokenRefused,
     status=401,
+    meaning="The server has no key for the algorithm that the token names.",
+    causes=(
+        "The project signs with RS256, ES256 or EdDSA, and the server was given no key set.",
+        "The token of an asymmetric algorithm has no `kid`.",
+        "The token says `none`, or an algorithm nobody should use.",
+    ),
+    where=(Where.CONNECT, Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 TOKEN_SIGNER_KID = Reason(
     "JwtSignerError",
@@ -144,6 +231,13 @@ TOKEN_SIGNER_KID = Reason(
     "The project's key set has no such key: the key was rotated away, or the issuer is another one.",
     TokenRefused,
     status=401,
+    meaning="The key set of the server has no key with the `kid` and the type that the token names.",
+    causes=(
+        "The signing key was rotated, and the server still has the old key set.",
+        "The old key was taken out of the key set while tokens signed with it were still in use.",
+        "The token comes from another issuer.",
+    ),
+    where=(Where.CONNECT, Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 
 # Joins ------------------------------------------------------------------------------------------------------
@@ -154,18 +248,34 @@ UNMATCHED_TOPIC = Reason(
     "Topics start with `realtime:`, and a topic has to be joined before anything is sent to it.",
     BadRequest,
     prefixed=False,
+    meaning="A message was sent to a topic that is not joined, or a topic was joined that cannot exist.",
+    causes=(
+        "The topic lacks the prefix `realtime:`.",
+        "The channel was closed or refused before, and the client went on sending.",
+        "A reconnected client sends before it has joined again.",
+    ),
+    where=(Where.JOIN, Where.REPLY),
 )
 TOPIC_NAME_REQUIRED = Reason(
     "TopicNameRequired",
     "You must provide a topic name",
     "Join `realtime:<name>`; the name after the colon was empty.",
     BadRequest,
+    meaning="A join named no topic.",
+    causes=("The channel name was an empty string, often from a variable that was not set yet.",),
+    where=(Where.JOIN,),
 )
 UNREADABLE_JOIN = Reason(
     "UnknownErrorOnChannel",
     "{detail}",
     "The join payload could not be used as it is: see the field that is named.",
     BadRequest,
+    meaning="The payload of a join is not what a join can be.",
+    causes=(
+        "The client was written by hand and differs from the protocol in the field that is named.",
+        "The payload is not a JSON object, or is nested too deeply.",
+    ),
+    where=(Where.JOIN,),
 )
 UNAUTHORIZED = Reason(
     "Unauthorized",
@@ -174,12 +284,27 @@ UNAUTHORIZED = Reason(
     "policies see the topic as realtime.topic() and the kind as the column `extension`.",
     Denied,
     status=403,
+    meaning="No policy lets this role receive anything on this private channel.",
+    causes=(
+        "There is no SELECT policy on `realtime.messages` for the role of the token.",
+        "The policy compares the wrong topic: it sees the name without `realtime:`.",
+        "The user's token was not sent with the join, so the API key's role `anon` was asked.",
+        "The policy looks something up in a table that row level security hides from the role.",
+    ),
+    where=(Where.JOIN, Where.SYSTEM),
 )
 PERMISSION_REVOKED = Reason(
     "Unauthorized",
     "You no longer have permission to read from this Channel topic: {topic}",
     "The SELECT policy on realtime.messages is no longer true for the new token.",
     Denied,
+    meaning="The policies grant less to a channel's new token than they granted to the one before.",
+    causes=(
+        "The user signed out or another one signed in, and the same channel went on with the new token.",
+        "A membership, or a policy, changed while the channel was open.",
+        "The new token has another role, or lacks a claim the policy reads.",
+    ),
+    where=(Where.SYSTEM,),
 )
 BROADCAST_DENIED = Reason(
     "Unauthorized",
@@ -188,6 +313,12 @@ BROADCAST_DENIED = Reason(
     "topic and extension `broadcast`.",
     Denied,
     status=403,
+    meaning="The sender may receive on this private channel, but not send broadcasts to it.",
+    causes=(
+        "There is no INSERT policy on `realtime.messages` for the role, or it is false for this topic.",
+        "The policy asks for another `extension` than `broadcast`.",
+    ),
+    where=(Where.REPLY, Where.SYSTEM),
 )
 PRESENCE_DENIED = Reason(
     "Unauthorized",
@@ -195,12 +326,24 @@ PRESENCE_DENIED = Reason(
     "Tracking on a private channel needs an INSERT policy on realtime.messages that is true for this role, "
     "topic and extension `presence`.",
     Denied,
+    meaning="The sender may join this private channel, but not track itself on it.",
+    causes=(
+        "There is no INSERT policy on `realtime.messages` for the role, or it is false for this topic.",
+        "The policy asks for another `extension` than `presence`.",
+    ),
+    where=(Where.REPLY,),
 )
 PRIVATE_ONLY = Reason(
     "PrivateOnly",
     "This project only allows private channels",
     "Join with `private: true`.",
     Denied,
+    meaning="A public channel was joined on a server that has none.",
+    causes=(
+        "The server runs with `private_only`.",
+        "The client forgot `config: { private: true }`.",
+    ),
+    where=(Where.JOIN,),
 )
 CHANNEL_LIMIT = Reason(
     "ChannelRateLimitReached",
@@ -209,6 +352,12 @@ CHANNEL_LIMIT = Reason(
     RateLimited,
     Retry.SLOW,
     status=429,
+    meaning="A socket already holds as many channels as it may.",
+    causes=(
+        "Channels are opened again and again, for instance at each render, and never removed.",
+        "The page needs more channels than `max_channels` allows.",
+    ),
+    where=(Where.JOIN,),
 )
 CONNECTION_LIMIT = Reason(
     "ConnectionRateLimitReached",
@@ -217,6 +366,12 @@ CONNECTION_LIMIT = Reason(
     RateLimited,
     Retry.SLOW,
     status=429,
+    meaning="The server already serves as many users as it may.",
+    causes=(
+        "Clients are created again and again and never disconnected.",
+        "There are more users than `max_concurrent_users` allows.",
+    ),
+    where=(Where.CONNECT, Where.JOIN),
 )
 RESTARTING = Reason(
     "RealtimeRestarting",
@@ -225,6 +380,9 @@ RESTARTING = Reason(
     Unavailable,
     Retry.BACKOFF,
     status=503,
+    meaning="The server is on its way down and takes no more joins.",
+    causes=("It is being deployed, or stopped by an operator.",),
+    where=(Where.JOIN,),
 )
 DATABASE_UNREACHABLE = Reason(
     "UnableToConnectToProject",
@@ -234,6 +392,14 @@ DATABASE_UNREACHABLE = Reason(
     Unavailable,
     Retry.BACKOFF,
     status=503,
+    meaning="Something needs Postgres, and Postgres cannot be reached or refuses the server.",
+    causes=(
+        "Postgres is down, restarting or failing over.",
+        "The address, the login or the password of the server is wrong, or a firewall is in between.",
+        "Postgres has no connection left.",
+        "`backbeat migrate` never ran in this database, or is older than the server.",
+    ),
+    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 POLICY_FAILED = Reason(
     "Unauthorized",
@@ -241,6 +407,13 @@ POLICY_FAILED = Reason(
     "A policy on realtime.messages raised an error, so nothing is granted.",
     Denied,
     status=403,
+    meaning="A policy could not be evaluated, and what cannot be evaluated grants nothing.",
+    causes=(
+        "A SELECT policy on `realtime.messages` raised an error: a bad cast, a missing function or grant.",
+        "The `role` of the token does not exist, or the server's login is not a member of it.",
+        "The topic or the token holds a character that Postgres cannot store.",
+    ),
+    where=(Where.JOIN, Where.SYSTEM),
 )
 MISSING_PARTITION = Reason(
     "MissingPartition",
@@ -249,6 +422,13 @@ MISSING_PARTITION = Reason(
     Unavailable,
     Retry.BACKOFF,
     status=503,
+    meaning="`realtime.messages` has no partition for today, so its policies cannot be asked.",
+    causes=(
+        "No server ran for some days, so nobody made the partitions ahead.",
+        "The server's login may not act as the owner of the table.",
+        "Partitions were dropped by hand.",
+    ),
+    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 QUERY_CANCELED = Reason(
     "QueryCanceled",
@@ -257,6 +437,48 @@ QUERY_CANCELED = Reason(
     Unavailable,
     Retry.BACKOFF,
     status=503,
+    meaning="Postgres gave up on a question before it was answered.",
+    causes=(
+        "A policy on `realtime.messages` is slow: it lacks an index, or calls a function for each row.",
+        "A policy waits for a lock that a migration holds.",
+        "An administrator cancelled the query.",
+    ),
+    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
+)
+REPLAY_PUBLIC = Reason(
+    "UnableToReplayMessages",
+    "Replay is not allowed for public channels",
+    "Stored messages belong to private channels: join with `private: true`, or leave `replay` away.",
+    BadRequest,
+    meaning="A public channel asked for stored messages, which only private channels have.",
+    causes=("`replay` was configured without `private: true`.",),
+    where=(Where.JOIN,),
+)
+REPLAY_MALFORMED = Reason(
+    "UnableToReplayMessages",
+    "Replay params are not valid",
+    "`since` is an integer, milliseconds since 1970; `limit` is an integer from 1 to 25, or left away.",
+    BadRequest,
+    meaning="A join asked for stored messages in a way that cannot be understood.",
+    causes=(
+        "`since` is a date or a text instead of milliseconds.",
+        "`limit` is below 1, above 25, or not an integer.",
+    ),
+    where=(Where.JOIN,),
+)
+NOT_REPLICATING = Reason(
+    "ReplicationConnectionTimeout",
+    "Replication connection was not established in time",
+    "Broadcasts from the database do not arrive: the server's log and /ready say why.",
+    Unavailable,
+    Retry.BACKOFF,
+    meaning="A private channel that wanted to be told waited in vain for the replication stream.",
+    causes=(
+        "The database has no replication slot or walsender left.",
+        "The server's login lacks REPLICATION, or `wal_level` is not `logical`.",
+        "A write transaction has been open for long: the slot is made when it ends.",
+    ),
+    where=(Where.SYSTEM,),
 )
 REPLAY_FAILED = Reason(
     "UnableToReplayMessages",
@@ -265,6 +487,12 @@ REPLAY_FAILED = Reason(
     Unavailable,
     Retry.BACKOFF,
     status=503,
+    meaning="The stored messages that a join asked for could not be read.",
+    causes=(
+        "The database is away.",
+        "`realtime.messages` was altered, or `backbeat migrate` is older than the server.",
+    ),
+    where=(Where.JOIN,),
 )
 POOL_EXHAUSTED = Reason(
     "IncreaseConnectionPool",
@@ -273,6 +501,13 @@ POOL_EXHAUSTED = Reason(
     Unavailable,
     Retry.BACKOFF,
     status=429,
+    meaning="Every database connection stayed busy for as long as a caller may wait.",
+    causes=(
+        "Very many private channels are joined at once, as after a restart.",
+        "The policies on `realtime.messages` are slow.",
+        "`database_connections` is too small for the traffic.",
+    ),
+    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 JOIN_BACKLOG = Reason(
     "UnknownErrorOnChannel",
@@ -280,6 +515,12 @@ JOIN_BACKLOG = Reason(
     "Wait for the reply to the join before sending.",
     RateLimited,
     Retry.BACKOFF,
+    meaning="More than 100 messages arrived for a channel while its join, or a new token, was being decided.",
+    causes=(
+        "The client sends without waiting for the reply to its join.",
+        "The policies are slow, so the decision takes long.",
+    ),
+    where=(Where.REPLY,),
 )
 UNKNOWN_ERROR = Reason(
     "UnknownErrorOnChannel",
@@ -288,6 +529,9 @@ UNKNOWN_ERROR = Reason(
     Unavailable,
     Retry.BACKOFF,
     prefixed=False,
+    meaning="Something failed that nobody foresaw: a fault of the server.",
+    causes=("A bug. The log has a traceback at the same moment; please report it.",),
+    where=(Where.JOIN,),
 )
 
 # Pushes -----------------------------------------------------------------------------------------------------
@@ -299,6 +543,12 @@ PAYLOAD_TOO_LARGE = Reason(
     BadRequest,
     status=413,
     prefixed=False,
+    meaning="A broadcast is larger than the server takes.",
+    causes=(
+        "A file or an image is sent inside a message; send its address.",
+        "`max_payload_bytes` is smaller than the application needs.",
+    ),
+    where=(Where.REPLY, Where.SYSTEM),
 )
 PAYLOAD_NOT_OBJECT = Reason(
     "InvalidBroadcastPayload",
@@ -306,6 +556,9 @@ PAYLOAD_NOT_OBJECT = Reason(
     "The payload of a message is a JSON object; wrap other values in one.",
     BadRequest,
     prefixed=False,
+    meaning="The payload of a broadcast is not a JSON object.",
+    causes=("A text, a number or a list was sent as it is.",),
+    where=(Where.REPLY, Where.SYSTEM),
 )
 PRESENCE_NOT_OBJECT = Reason(
     "InvalidPresencePayload",
@@ -313,6 +566,9 @@ PRESENCE_NOT_OBJECT = Reason(
     "Track a JSON object.",
     BadRequest,
     prefixed=False,
+    meaning="What was tracked is not a JSON object.",
+    causes=("A text, a number or a list was tracked as it is.",),
+    where=(Where.REPLY,),
 )
 PRESENCE_UNKNOWN_EVENT = Reason(
     "UnknownPresenceEvent",
@@ -320,6 +576,9 @@ PRESENCE_UNKNOWN_EVENT = Reason(
     "Presence understands `track` and `untrack`.",
     BadRequest,
     prefixed=False,
+    meaning="A presence message is neither `track` nor `untrack`.",
+    causes=("The client was written by hand, or is newer than this server.",),
+    where=(Where.REPLY,),
 )
 PRESENCE_TOO_LARGE = Reason(
     "ClientPresenceRateLimitReached",
@@ -327,6 +586,9 @@ PRESENCE_TOO_LARGE = Reason(
     "The tracked object is larger than the server's payload limit.",
     RateLimited,
     Retry.SLOW,
+    meaning="A tracked object is larger than the server takes; the channel is closed.",
+    causes=("A whole document is tracked; everybody in the channel would get a copy at each join.",),
+    where=(Where.SYSTEM,),
 )
 
 # Change subscriptions (system messages: the code is not written on the wire) --------------------------------
@@ -337,13 +599,22 @@ CHANGES_NO_PARAMS = Reason(
     "Give `schema` and `table` as text; `*` stands for every published table.",
     BadRequest,
     prefixed=False,
+    meaning="A subscription to row changes names nothing that could be subscribed to.",
+    causes=(
+        "`schema` and `table` are missing or not text.",
+        "A key is misspelt, so the server does not know it.",
+    ),
+    where=(Where.SYSTEM,),
 )
 CHANGES_BAD_SELECT = Reason(
     "RealtimeDisabledForConfiguration",
     'Error parsing `select` params: expected a list of column name strings, e.g. select: ["col1", "col2"]',
-    "",
+    'Give a list of column names, like `["id", "title"]`.',
     BadRequest,
     prefixed=False,
+    meaning="The columns of a subscription to row changes are not a list of names.",
+    causes=("`select` was given as one text with commas, as PostgREST wants it.",),
+    where=(Where.SYSTEM,),
 )
 CHANGES_BAD_FILTER = Reason(
     "RealtimeDisabledForConfiguration",
@@ -351,6 +622,13 @@ CHANGES_BAD_FILTER = Reason(
     "A filter is `column=operator.value`, several are joined by commas.",
     BadRequest,
     prefixed=False,
+    meaning="The filter of a subscription to row changes cannot be understood.",
+    causes=(
+        "The operator or the dot before the value is missing.",
+        "A value with a comma or a parenthesis is not quoted.",
+        "The list of `in` has no parentheses, or more than 100 values.",
+    ),
+    where=(Where.SYSTEM,),
 )
 CHANGES_NO_TABLE = Reason(
     "RealtimeDisabledForConfiguration",
@@ -359,6 +637,13 @@ CHANGES_NO_TABLE = Reason(
     "No such table in the publication. Run: alter publication supabase_realtime add table <schema>.<table>;",
     BadRequest,
     prefixed=False,
+    meaning="The table of a subscription to row changes does not exist or is not published.",
+    causes=(
+        "The table was never added to the publication.",
+        "The schema or the table is misspelt; the names are case-sensitive.",
+        "The server was started with another `publication`.",
+    ),
+    where=(Where.SYSTEM,),
 )
 CHANGES_REFUSED = Reason(
     "RealtimeDisabledForConfiguration",
@@ -367,6 +652,13 @@ CHANGES_REFUSED = Reason(
     "The column must exist and be selectable by the token's role, and the value must suit its type.",
     BadRequest,
     prefixed=False,
+    meaning="Postgres refused something in a subscription to row changes.",
+    causes=(
+        "The column of the filter does not exist.",
+        "The role of the token may not read the column, or any column of the table.",
+        "The value of the filter cannot be read as the type of the column.",
+    ),
+    where=(Where.SYSTEM,),
 )
 CHANGES_UNAVAILABLE = Reason(
     "UnableToSubscribeToPostgres",
@@ -375,14 +667,24 @@ CHANGES_UNAVAILABLE = Reason(
     Unavailable,
     Retry.BACKOFF,
     prefixed=False,
+    meaning="Row changes do not arrive at the moment.",
+    causes=(
+        "The database is away, or the replication stream was lost.",
+        "Postgres has no replication slot or walsender left.",
+        "The server's login lacks REPLICATION, or `wal_level` is not `logical`.",
+    ),
+    where=(Where.SYSTEM,),
 )
 CHANGES_SELECT_WILDCARD = Reason(
     "RealtimeDisabledForConfiguration",
     "Column selection is not supported for wildcard subscriptions. "
     "Provide an explicit schema and table name.",
-    "",
+    "Subscribe to each table by its name, or leave `select` away.",
     BadRequest,
     prefixed=False,
+    meaning="Columns were chosen in a subscription that is not for one table.",
+    causes=("`select` was given together with `table: '*'` or `schema: '*'`.",),
+    where=(Where.SYSTEM,),
 )
 CHANGES_OPERATOR = Reason(
     "RealtimeDisabledForConfiguration",
@@ -390,6 +692,9 @@ CHANGES_OPERATOR = Reason(
     "Use eq, neq, in, is or isdistinct, with or without `not.`, or filter on the client.",
     BadRequest,
     prefixed=False,
+    meaning="The filter uses an operator that this server does not have.",
+    causes=("It was written for another server, or as a query to PostgREST.",),
+    where=(Where.SYSTEM,),
 )
 
 REASONS: dict[str, Reason] = {
