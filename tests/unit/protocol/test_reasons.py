@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from string import Formatter
+
 import pytest
 
 from backbeat.errors import Refusal, Retry
@@ -11,11 +16,25 @@ from backbeat.protocol.reasons import CHANNEL_LIMIT, REASONS, TOKEN_EXPIRED, UNA
 @pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS.keys())
 def test_every_reason_makes_its_exception(reason: Reason) -> None:
     """Each row of the table yields a refusal that carries its code and its retry policy."""
-    fields = dict.fromkeys(("seconds", "kid", "topic", "detail", "dump", "params", "operator"), "x")
-    error = reason.refusal(**fields)
+    fields = {name for _, name, _, _ in Formatter().parse(reason.text) if name}
+    error = reason.refusal(**dict.fromkeys(fields, "x"))
     assert isinstance(error, Refusal)
     assert (error.code, error.retry) == (reason.code, reason.retry)
-    assert "{" not in error.message.replace("{dump}", "")
+    assert "{" not in error.message
+
+
+@pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS.keys())
+def test_every_reason_explains_itself(reason: Reason) -> None:
+    """What it means, how it comes about, what to do, and where it is met; the meaning is a sentence."""
+    assert all((reason.meaning, reason.causes, reason.hint, reason.where))
+    assert reason.meaning.endswith(".")
+
+
+def test_the_error_pages_are_current() -> None:
+    """docs/errors/ says what the table says; `make docs` writes it."""
+    script = Path(__file__).parents[3] / "scripts" / "error-pages"
+    checked = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_a_join_reply_names_the_code_first() -> None:
