@@ -278,3 +278,9 @@ async def _prepare_login(connection: Connection, login: str, password: str | Non
         )
     )
     await connection.execute(sql.SQL("grant usage on schema realtime to {}").format(sql.Identifier(login)))
+    # The functions that ask who sees a row are made for each connection, in its temporary schema.
+    await connection.execute(
+        sql.SQL("grant temporary on database {} to {}").format(
+            sql.Identifier(connection.info.dbname), sql.Identifier(login)
+        )
+    )

@@ -46,8 +46,10 @@ class JoinRequest:
         presence_key: the key to track under; None stands for a random one.
         changes: the requested change subscriptions, as sent.
         change_ids: their ids, in the same order.
+        replication_ready: whether to say so when broadcasts from the database arrive.
         replay: which stored messages to send first; only a private channel may have it.
         replay_requested: whether the key was there at all, even with nonsense behind it.
+        replay_malformed: whether an object was behind it that makes no sense.
         problems: what could not be used, one sentence each.
     """
 
@@ -59,8 +61,10 @@ class JoinRequest:
     presence_key: str | None = None
     changes: tuple[Mapping[str, Any], ...] = ()
     change_ids: tuple[int, ...] = ()
+    replication_ready: bool = False
     replay: Replay | None = None
     replay_requested: bool = False
+    replay_malformed: bool = False
     problems: tuple[str, ...] = ()
 
     @classmethod
@@ -95,6 +99,7 @@ class _Reader:
         broadcast = self.mapping(config, "broadcast")
         presence = self.mapping(config, "presence")
         changes = self.changes(config)
+        replay = self.replay(broadcast)
         return JoinRequest(
             access_token=self.token(root),
             private=self.boolean(config, "private", "private"),
@@ -104,8 +109,11 @@ class _Reader:
             presence_key=self.key(presence),
             changes=changes,
             change_ids=_ids(changes),
-            replay=self.replay(broadcast),
+            # Any value but a false one counts, as stock servers have it: even the text "false".
+            replication_ready=bool(broadcast.get("replication_ready")),
+            replay=replay,
             replay_requested="replay" in broadcast,
+            replay_malformed=replay is None and isinstance(broadcast.get("replay"), dict),
             problems=tuple(self.problems),
         )
 

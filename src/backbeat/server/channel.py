@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -25,10 +26,12 @@ from backbeat.protocol.messages import TOPIC_PREFIX, BinaryBroadcast, Event, Inc
 from backbeat.protocol.presence import encode_state
 from backbeat.server.hub import Hears, TextDelivery, UserBroadcast
 from backbeat.server.outbox import Outbox
+from backbeat.server.replay import replay_frame
 from backbeat.server.subscription import ChangeSubscription
 from backbeat.tokens.keys import is_opaque
 
 if TYPE_CHECKING:
+    from backbeat.postgres.messages import StoredMessage
     from backbeat.server.hub import Delivery, Room
     from backbeat.server.realtime import Realtime
     from backbeat.server.socket import Socket
@@ -40,6 +43,12 @@ log = structlog.get_logger("backbeat.channel")
 
 MAX_BACKLOG: Final = 100
 """Messages that may wait while a join or a new token is being decided; the next is refused."""
+
+IN_FLIGHT: Final = 60.0
+"""Seconds after a replay in which the same messages may still arrive from the stream."""
+
+REPLICATION_PATIENCE: Final = 60.0
+"""Seconds to wait for the replication stream, for a channel that asked to be told."""
 
 EXPIRY_CHECK: Final = 300.0
 """Seconds after which a token's expiry is looked at again, however far away it is."""
@@ -82,6 +91,8 @@ class Channel:
         "_outbox",
         "_permissions",
         "_phase",
+        "_present",
+        "_readiness",
         "_ref",
         "_replaces",
         "_request",
@@ -116,6 +127,8 @@ class Channel:
         self._permissions = Permissions.none()
         self._room: Room | None = None
         self._key = ""
+        self._present = False
+        self._readiness: asyncio.Task[None] | None = None
         self._phase = Phase.JOINING
         self._busy: asyncio.Task[None] | None = None
         self._changes: ChangeSubscription | None = None
@@ -135,6 +148,7 @@ class Channel:
         """
         try:
             self._request = JoinRequest.parse(payload)
+            self._present = self._request.presence
             self._check_join()
             self._token = self._choose_token(self._request.access_token)
         except Refusal as refusal:
@@ -159,6 +173,10 @@ class Channel:
             raise reasons.PRIVATE_ONLY.refusal(topic=self.sub_topic)
         if len(self.socket.channels) > self.realtime.settings.max_channels:
             raise reasons.CHANNEL_LIMIT.refusal(topic=self.sub_topic)
+        if self._request.replay_requested and not self._request.private:
+            raise reasons.REPLAY_PUBLIC.refusal(topic=self.sub_topic)
+        if self._request.replay_malformed:
+            raise reasons.REPLAY_MALFORMED.refusal(topic=self.sub_topic)
 
     def _choose_token(self, value: str | None) -> Token:
         if value is None:
@@ -167,12 +185,16 @@ class Channel:
         return self.realtime.verify(value)
 
     async def _join_private(self) -> None:
+        room = self.realtime.hub.room(self.topic, private=True)
         try:
-            permissions = await self._ask_permissions()
+            with room.tap() as passing:
+                permissions = await self._ask_permissions()
+                replayed = await self._stored_messages(permissions)
+                self._admit(permissions, replayed, passing)
         except Refusal as refusal:
             self._refuse_join(refusal)
-            return
-        self._admit(permissions)
+        finally:
+            self.realtime.hub.release(room, private=True)
 
     async def _ask_permissions(self) -> Permissions:
         """Ask Postgres what the token may do here.
@@ -181,16 +203,42 @@ class Channel:
             Refusal: nothing may be read, or the question could not be answered.
         """
         permissions = await self.realtime.authorizer.probe(
-            self.sub_topic, self._token.claims, self.socket.headers
+            self.sub_topic, self._token.claims, self.socket.headers, presence=self._present
         )
         if not permissions.read.broadcast and not permissions.read.presence:
-            raise reasons.UNAUTHORIZED.refusal(
-                topic=self.sub_topic, context=self._token.describe(self.realtime.now())
-            )
+            raise reasons.UNAUTHORIZED.refusal(topic=self.sub_topic, context=self._who())
         return permissions
 
-    def _admit(self, permissions: Permissions) -> None:
-        """Answer ok, then enter the room: the reply precedes everything else of this channel."""
+    async def _stored_messages(self, permissions: Permissions) -> Sequence[StoredMessage]:
+        """Read the stored messages that were asked for.
+
+        Raises:
+            Refusal: broadcasts may not be read, or the database could not be.
+        """
+        replay = self._request.replay
+        if replay is None:
+            return ()
+        if not permissions.read.broadcast:
+            raise reasons.UNAUTHORIZED.refusal(topic=self.sub_topic, context=self._who())
+        return await self.realtime.changes.replay(self.sub_topic, since_ms=replay.since, limit=replay.limit)
+
+    def _who(self) -> str:
+        """Say which token is asking, for a hint."""
+        return self._token.describe(self.realtime.now())
+
+    def _admit(
+        self,
+        permissions: Permissions,
+        replayed: Sequence[StoredMessage] = (),
+        passing: Sequence[Delivery] = (),
+    ) -> None:
+        """Answer ok, then enter the room: the reply precedes everything else of this channel.
+
+        Args:
+            permissions: what the token may do.
+            replayed: stored messages to send first.
+            passing: stored messages that passed while those were read.
+        """
         request = self._request
         self._permissions = permissions
         self._room = self.realtime.hub.room(self.topic, private=request.private)
@@ -210,13 +258,41 @@ class Channel:
         self._watch_expiry()
         self.realtime.metrics.joins += 1
         self.realtime.metrics.channels += 1
-        if request.presence and permissions.read.presence:
-            self._outbox.send(Event.PRESENCE_STATE, encode_state(self._room.presence.state()))
+        if self._present:
+            self._send_presence_state()
+        if request.replay is not None:
+            self._replay(replayed, passing)
+        if request.replication_ready:
+            self._readiness = self.realtime.spawn(self._say_when_replicating(), name=f"ready {self.topic}")
         if request.changes:
-            self._changes = ChangeSubscription(
-                self.realtime, self._outbox, request.changes, request.change_ids
-            )
-            self._changes.start(self._token)
+            self._subscribe()
+
+    def _replay(self, replayed: Sequence[StoredMessage], passing: Sequence[Delivery]) -> None:
+        """Send stored messages, each once, however it comes: read, passed meanwhile, or still on its way."""
+        assert self._room is not None
+        ids = frozenset(message.id for message in replayed)
+        frames = [replay_frame(each, self.serializer, self.topic, self.join_ref) for each in replayed]
+        frames += [each.frame(self.serializer, self.topic) for each in passing if each.stored_as not in ids]
+        if data := b"".join(frames):
+            self._outbox.frames(data)
+        self._room.already_heard(self, ids)
+        self.realtime.loop.call_later(IN_FLIGHT, self._room.already_heard, self, frozenset())
+
+    async def _say_when_replicating(self) -> None:
+        """Say that broadcasts from the database arrive, as soon as they do (section 3.7)."""
+        try:
+            async with asyncio.timeout(REPLICATION_PATIENCE):
+                await self.realtime.changes.streaming.wait()
+        except TimeoutError:
+            self.shut_down(reasons.NOT_REPLICATING.refusal(topic=self.sub_topic))
+        else:
+            self._outbox.system("Replication connection established", status="ok")
+
+    def _subscribe(self) -> None:
+        """Subscribe to the row changes that were asked for, with the token of now."""
+        request = self._request
+        self._changes = ChangeSubscription(self.realtime, self._outbox, request.changes, request.change_ids)
+        self._changes.start(self._token)
 
     def _refuse_join(self, refusal: Refusal) -> None:
         self.realtime.count_refusal(refusal)
@@ -226,7 +302,7 @@ class Channel:
             topic=self.topic,
             reason=refusal.message,
             hint=refusal.hint,
-            token=self._token.describe(self.realtime.now()),
+            token=self._who(),
         )
         self._outbox.reply_error(refusal, self._ref, text=refusal.reason)
         self._close_replaced()
@@ -295,7 +371,7 @@ class Channel:
         """Check size and permission; the sender is told when the answer is no."""
         if not self._permissions.write.broadcast:
             refusal = self._permissions.write_refusal or reasons.BROADCAST_DENIED.refusal(
-                topic=self.sub_topic, context=self._token.describe(self.realtime.now())
+                topic=self.sub_topic, context=self._who()
             )
         elif len(payload) > self.realtime.settings.max_payload_bytes:
             refusal = reasons.PAYLOAD_TOO_LARGE.refusal(topic=self.sub_topic)
@@ -335,16 +411,23 @@ class Channel:
             return
         if event == "untrack":
             self._untrack()
-        elif event and self._request.presence:
+        elif event and self._present:
             self._refuse_presence(reasons.PRESENCE_UNKNOWN_EVENT.refusal(topic=self.sub_topic), message.ref)
             return
         self._outbox.reply_ok(message.ref)
 
     def _track(self, payload: object, message: Message) -> None:
         assert self._room is not None
+        if not self._present:
+            # Presence was off at the join: the first `track` turns it on, with the state others got then.
+            self._present = True
+            if self._request.private:
+                self._occupy(partial(self._ask_and_track, payload, message))
+                return
+            self._send_presence_state()
         if not self._permissions.write.presence:
             refusal = self._permissions.write_refusal or reasons.PRESENCE_DENIED.refusal(
-                topic=self.sub_topic, context=self._token.describe(self.realtime.now())
+                topic=self.sub_topic, context=self._who()
             )
             self._refuse_presence(refusal, message.ref)
             return
@@ -357,6 +440,22 @@ class Channel:
         diff = self._room.presence.track(self, self._key, payload, secrets.token_urlsafe(12))
         self._publish_diff(diff)
         self._outbox.reply_ok(message.ref)
+
+    async def _ask_and_track(self, payload: object, message: Message) -> None:
+        try:
+            self._permissions = await self._ask_permissions()
+        except Refusal as refusal:
+            self._present = False
+            self._refuse_presence(refusal, message.ref)
+            return
+        self._hear()
+        self._send_presence_state()
+        self._track(payload, message)
+
+    def _send_presence_state(self) -> None:
+        """Send who is here, even if it is nobody: stock clients hold every diff back until then."""
+        if self._room is not None and self._permissions.read.presence:
+            self._outbox.send(Event.PRESENCE_STATE, encode_state(self._room.presence.state()))
 
     def _untrack(self) -> None:
         if self._room is not None:
@@ -382,16 +481,34 @@ class Channel:
             return
         if value is None or is_opaque(value) or value == self._token.value:
             return
+        before = self._token.claims
         try:
             self._token = self.realtime.verify(value)
         except Refusal as refusal:
             self.shut_down(refusal)
             return
         self._watch_expiry()
+        if (self._token.claims.sub, self._token.claims.role) != (before.sub, before.role):
+            self._fall_silent()
         if self._request.private:
             self._occupy(self._renew_permissions)
-        elif self._changes is not None:
+        elif self._request.changes:
+            self._renew_changes()
+
+    def _fall_silent(self) -> None:
+        """Hear nothing more of what another identity was allowed to hear; from this message on."""
+        if self._changes is not None:
+            self._changes.stop()
+            self._changes = None
+        if self._request.private and self._room is not None:
+            self._room.leave(self)
+
+    def _renew_changes(self) -> None:
+        """Subscribe with the new token; for the same identity without a gap, for another one anew."""
+        if self._changes is not None:
             self._changes.start(self._token)
+        else:
+            self._subscribe()
 
     async def _renew_permissions(self) -> None:
         """Ask again with the new token; what was granted and no longer is ends the channel."""
@@ -402,18 +519,14 @@ class Channel:
             self.shut_down(refusal)
             return
         if (before.broadcast and not permissions.read.broadcast) or (
-            self._request.presence and before.presence and not permissions.read.presence
+            self._present and before.presence and not permissions.read.presence
         ):
-            self.shut_down(
-                reasons.PERMISSION_REVOKED.refusal(
-                    topic=self.sub_topic, context=self._token.describe(self.realtime.now())
-                )
-            )
+            self.shut_down(reasons.PERMISSION_REVOKED.refusal(topic=self.sub_topic, context=self._who()))
             return
         self._permissions = permissions
         self._hear()
-        if self._changes is not None:
-            self._changes.start(self._token)
+        if self._request.changes:
+            self._renew_changes()
 
     def _hear(self) -> None:
         """Enter the room with the rights the permissions give."""
@@ -453,11 +566,16 @@ class Channel:
             cause=refusal.code,
             topic=self.topic,
             reason=refusal.message,
-            token=self._token.describe(self.realtime.now()),
+            token=self._who(),
         )
         self._outbox.system(refusal.message, hint=refusal.hint)
         self._outbox.close()
         self.close()
+
+    def farewell(self) -> None:
+        """Say that the server is about to end the connection; clients come back by themselves."""
+        if self._phase is Phase.JOINED:
+            self._outbox.system("Server requested disconnect", status="ok")
 
     def crash(self) -> None:
         """End the channel because the server failed; stock clients join again by themselves."""
@@ -469,8 +587,9 @@ class Channel:
         if self._phase is Phase.CLOSED:
             return
         joined, self._phase = self._phase is Phase.JOINED, Phase.CLOSED
-        if self._busy is not None:
-            self._busy.cancel()
+        for task in (self._busy, self._readiness):
+            if task is not None:
+                task.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
         self._backlog.clear()

@@ -15,7 +15,7 @@ import structlog
 
 from backbeat.errors import BackbeatError, ProtocolError
 from backbeat.postgres.changes import Changes
-from backbeat.postgres.messages import MESSAGES_PUBLICATION, maintain, message_of
+from backbeat.postgres.messages import MESSAGES_PUBLICATION, maintain, message_of, replay
 from backbeat.postgres.pgoutput import Insert
 from backbeat.postgres.stream import ReplicationStream, StreamPhase, StreamState
 from backbeat.protocol import reasons
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from backbeat.postgres.changes import Delivery
     from backbeat.postgres.database import Database
+    from backbeat.postgres.messages import StoredMessage
     from backbeat.postgres.transactions import Transaction
     from backbeat.protocol.bindings import Binding
     from backbeat.server.realtime import Realtime
@@ -50,7 +51,7 @@ class Feed:
 
     Args:
         settings: what the server was told.
-        database: for keeping the partitions of realtime.messages.
+        database: for keeping and reading realtime.messages.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:
@@ -105,6 +106,14 @@ class Feed:
         """Stop delivering row changes to a subscriber."""
         self._changes.unsubscribe(subscriber)
 
+    async def replay(self, topic: str, *, since_ms: int, limit: int) -> list[StoredMessage]:
+        """Read the newest stored messages of a private channel, oldest first.
+
+        Raises:
+            Unavailable: the database is away, or took too long.
+        """
+        return await replay(self._database, topic, since_ms=since_ms, limit=limit)
+
     # What the stream says -----------------------------------------------------------------------------------
 
     async def _consume(self, batch: list[Transaction]) -> None:
@@ -125,7 +134,9 @@ class Feed:
             is_json = stored.payload is not None
             payload = stored.payload if stored.payload is not None else stored.binary or b""
             metadata = msgspec.json.encode({"id": stored.id})
-            delivery = UserBroadcast(stored.event, payload, is_json=is_json, metadata=metadata)
+            delivery = UserBroadcast(
+                stored.event, payload, is_json=is_json, metadata=metadata, stored_as=stored.id
+            )
         except ProtocolError as error:
             log.warning("stored message dropped", code="UnableToBroadcastChanges", reason=error.message)
             return

@@ -50,6 +50,7 @@ class HttpServer(uvicorn.Server):
             )
         )
         self._listeners = list(listeners)
+        self._realtime = realtime
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -68,5 +69,7 @@ class HttpServer(uvicorn.Server):
             await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            if self._realtime is not None:
+                self._realtime.draining = True
             self.should_exit = True
             await serving

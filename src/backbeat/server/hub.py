@@ -11,7 +11,8 @@ directly. So a joiner never sees what was sent before it came, and a reply never
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntFlag
 from typing import TYPE_CHECKING, Protocol
 
@@ -54,13 +55,15 @@ class Delivery:
     Args:
         audience: which members it is for.
         sender: the member that must not receive it, if any.
+        stored_as: the id of the stored message it comes from, if it comes from one.
     """
 
-    __slots__ = ("_frames", "audience", "sender")
+    __slots__ = ("_frames", "audience", "sender", "stored_as")
 
-    def __init__(self, audience: Hears, sender: Member | None = None) -> None:
+    def __init__(self, audience: Hears, sender: Member | None = None, stored_as: str | None = None) -> None:
         self.audience = audience
         self.sender = sender
+        self.stored_as = stored_as
         self._frames: dict[str, bytes] = {}
 
     def frame(self, serializer: Serializer, topic: str) -> bytes:
@@ -106,6 +109,7 @@ class UserBroadcast(Delivery):
         is_json: which of the two.
         metadata: JSON text of an object, or nothing.
         sender: the member that must not receive it, if any.
+        stored_as: the id of the stored message it comes from, if it comes from one.
 
     Raises:
         ProtocolError: event or metadata does not fit a binary header. Raised here, at the sender, and not
@@ -122,8 +126,9 @@ class UserBroadcast(Delivery):
         is_json: bool,
         metadata: bytes = b"",
         sender: Member | None = None,
+        stored_as: str | None = None,
     ) -> None:
-        super().__init__(Hears.BROADCAST, sender)
+        super().__init__(Hears.BROADCAST, sender, stored_as)
         encode_user_broadcast("", user_event, b"", is_json=is_json, metadata=metadata)
         self._user_event = user_event
         self._payload = payload
@@ -160,7 +165,17 @@ class Room:
         metrics: counts deliveries.
     """
 
-    __slots__ = ("_groups", "_metrics", "_pending", "_pending_bytes", "_soon", "presence", "topic")
+    __slots__ = (
+        "_groups",
+        "_metrics",
+        "_pending",
+        "_pending_bytes",
+        "_replayed",
+        "_soon",
+        "_taps",
+        "presence",
+        "topic",
+    )
 
     def __init__(self, topic: str, soon: Callable[[Callable[[], None]], object], metrics: Metrics) -> None:
         self.topic = topic
@@ -170,12 +185,46 @@ class Room:
         self._groups: dict[tuple[Serializer, Hears], dict[Member, Callable[[bytes], None]]] = {}
         self._pending: list[Delivery] = []
         self._pending_bytes = 0
+        self._taps: list[list[Delivery]] = []
+        self._replayed: dict[Member, frozenset[str]] = {}
 
     def __repr__(self) -> str:
         return f"<Room {self.topic!r} members={len(self)} pending={len(self._pending)}>"
 
     def __len__(self) -> int:
         return sum(len(members) for members in self._groups.values())
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody is here, and nobody is about to enter."""
+        return not self._groups and not self._taps
+
+    @contextmanager
+    def tap(self) -> Iterator[list[Delivery]]:
+        """Collect the stored messages that pass while somebody who is about to enter reads older ones.
+
+        Without it, a message stored after those were read, and delivered before the reader is a member, would
+        reach everybody but the reader.
+        """
+        passing: list[Delivery] = []
+        self._taps.append(passing)
+        try:
+            yield passing
+        finally:
+            # By identity: two taps that collected the same are equal.
+            self._taps = [tap for tap in self._taps if tap is not passing]
+
+    def already_heard(self, member: Member, ids: frozenset[str]) -> None:
+        """Leave stored messages out for a member that got them as a replay.
+
+        Args:
+            member: who got them.
+            ids: which ones; none ends it.
+        """
+        if ids:
+            self._replayed[member] = ids
+        else:
+            self._replayed.pop(member, None)
 
     def enter(self, member: Member) -> None:
         """Let a member hear what its `hears` allows, from now on."""
@@ -186,6 +235,7 @@ class Room:
         """Remove a member; before its rights change, too."""
         self.flush()
         group = member.serializer, member.hears
+        self._replayed.pop(member, None)
         members = self._groups.get(group)
         if members is not None:
             members.pop(member, None)
@@ -202,6 +252,9 @@ class Room:
         if not self._pending:
             self._soon(self.flush)
         self._pending.append(delivery)
+        if delivery.stored_as is not None:
+            for tap in self._taps:
+                tap.append(delivery)
         self._pending_bytes += size
         if self._pending_bytes > MAX_BATCH_BYTES:
             self.flush()
@@ -211,22 +264,29 @@ class Room:
         if not self._pending:
             return
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        senders = {delivery.sender for delivery in pending if delivery.sender is not None}
+        # Whoever must not get all of it: senders, and those who have had some of it as a replay.
+        special = {delivery.sender for delivery in pending if delivery.sender is not None}.union(
+            self._replayed
+        )
         for (serializer, hears), members in self._groups.items():
             audible = [delivery for delivery in pending if delivery.audience & hears]
             data = self._joined(audible, serializer)
             if not data:
                 continue
             self._metrics.deliveries += len(audible) * len(members)
-            if senders.isdisjoint(members):
+            if special.isdisjoint(members):
                 for write in members.values():
                     write(data)
                 continue
             for member, write in members.items():
-                if member not in senders:
+                if member not in special:
                     write(data)
-                elif own := self._joined([d for d in audible if d.sender is not member], serializer):
+                elif own := self._joined(self._for(member, audible), serializer):
                     write(own)
+
+    def _for(self, member: Member, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        heard = self._replayed.get(member, frozenset())
+        return [each for each in deliveries if each.sender is not member and each.stored_as not in heard]
 
     def _joined(self, deliveries: Sequence[Delivery], serializer: Serializer) -> bytes:
         if len(deliveries) == 1:
@@ -265,5 +325,5 @@ class Hub:
 
     def release(self, room: Room, *, private: bool) -> None:
         """Forget a room that became empty."""
-        if not len(room) and self._rooms.get((room.topic, private)) is room:
+        if room.empty and self._rooms.get((room.topic, private)) is room:
             del self._rooms[room.topic, private]

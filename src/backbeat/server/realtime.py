@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from backbeat.postgres.authorize import Permissions
+    from backbeat.postgres.messages import StoredMessage
     from backbeat.protocol.bindings import Binding
     from backbeat.server.channel import Channel
     from backbeat.server.settings import Settings
@@ -41,18 +42,26 @@ MAX_KNOWN_KEYS: Final = 64
 class Authorization(Protocol):
     """Decides what a token may do on a private channel; `backbeat.postgres.authorize` asks Postgres."""
 
-    async def probe(self, topic: str, claims: Claims, headers: Mapping[str, str]) -> Permissions:
+    async def probe(
+        self, topic: str, claims: Claims, headers: Mapping[str, str], *, presence: bool
+    ) -> Permissions:
         """Answer for one topic, or raise a `Refusal`."""
 
 
 class ChangeSource(Protocol):
-    """Keeps change subscriptions; `backbeat.postgres.changes` is the one that delivers."""
+    """What comes out of the database by itself; `backbeat.server.feed` is the one that delivers."""
+
+    streaming: asyncio.Event
+    """Set while every commit arrives."""
 
     async def subscribe(self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims) -> None:
         """Start delivering to a subscriber, replacing what it had; or raise a `Refusal`."""
 
     def unsubscribe(self, subscriber: Hashable) -> None:
         """Stop delivering; nothing happens to one who never subscribed."""
+
+    async def replay(self, topic: str, *, since_ms: int, limit: int) -> Sequence[StoredMessage]:
+        """Read the newest stored messages of a private channel, oldest first; or raise a `Refusal`."""
 
 
 class Realtime:
@@ -173,10 +182,12 @@ class Realtime:
 
     def _sweep(self) -> None:
         """Close sockets that sent nothing for too long: their heartbeats stopped, so nobody is there."""
-        silent_since = self.loop.time() - self.settings.idle_timeout
+        now = self.loop.time()
         for socket in list(self._sockets):
-            if socket.last_seen < silent_since:
+            if socket.last_seen < now - self.settings.idle_timeout:
                 socket.close(CloseCode.NORMAL, "idle timeout")
+            elif socket.alone_since < now - self.settings.alone_timeout:
+                socket.close(CloseCode.NORMAL, "no channels")
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL, self._sweep)
 
     # Tasks --------------------------------------------------------------------------------------------------

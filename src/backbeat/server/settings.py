@@ -39,6 +39,8 @@ class Settings:
         max_payload_bytes: the largest payload of a broadcast or of a tracked presence.
         write_buffer_bytes: how much may wait for a client that reads slowly before it is dropped.
         idle_timeout: seconds without a frame after which a socket is closed.
+        alone_timeout: seconds after which a socket that left all its channels is closed; one that never
+            joined is left alone.
         database_connections: connections for authorizing private channels.
     """
 
@@ -56,6 +58,7 @@ class Settings:
     max_payload_bytes: int = 3_000_500
     write_buffer_bytes: int = 1_048_576
     idle_timeout: float = 60.0
+    alone_timeout: float = 600.0
     database_connections: int = 3
 
     def __post_init__(self) -> None:
@@ -67,8 +70,10 @@ class Settings:
         for name in ("max_channels", "max_frame_bytes", "max_payload_bytes", "write_buffer_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"The setting {name} must be at least 1.")
-        if self.change_delay < 0 or self.idle_timeout <= 0:
-            raise ConfigurationError("The settings change_delay and idle_timeout are lengths of time.")
+        if self.change_delay < 0 or self.idle_timeout <= 0 or self.alone_timeout <= 0:
+            raise ConfigurationError(
+                "The settings change_delay, idle_timeout and alone_timeout are lengths of time."
+            )
 
     def with_database(self, url: str) -> Settings:
         """The same settings with another database."""

@@ -12,6 +12,7 @@ starts the real server and proves it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, cast
 
@@ -72,6 +73,7 @@ class Socket(asyncio.Protocol):
         "_parser",
         "_server",
         "_transport",
+        "alone_since",
         "channels",
         "headers",
         "last_seen",
@@ -97,6 +99,7 @@ class Socket(asyncio.Protocol):
         self.serializer: Serializer = V1
         self.headers: Mapping[str, str] = {}
         self.last_seen = 0.0
+        self.alone_since = math.inf
 
     def __repr__(self) -> str:
         return f"<Socket vsn={self.serializer.vsn} channels={len(self.channels)}>"
@@ -155,7 +158,9 @@ class Socket(asyncio.Protocol):
         """The buffer drained before the client could be dropped; it is dropped all the same."""
 
     def shutdown(self) -> None:
-        """The server stops: clients reconnect after 1012. Called by uvicorn."""
+        """The server stops: channels are told, and clients reconnect after 1012. Called by uvicorn."""
+        for channel in list(self.channels.values()):
+            channel.farewell()
         self.close(CloseCode.SERVICE_RESTART, "Realtime is restarting")
 
     # Opening ------------------------------------------------------------------------------------------------
@@ -193,6 +198,7 @@ class Socket(asyncio.Protocol):
             if name.startswith("x-") and name != "x-api-key"
         }
         self._parser = FrameParser(max_message=self._server.settings.max_frame_bytes)
+        self.last_seen = self._server.loop.time()
         self._server.connected(self)
         self.write(accept(request))
 
@@ -267,12 +273,15 @@ class Socket(asyncio.Protocol):
             self._server, self, message, replaces=before.join_ref if before is not None else None
         )
         self.channels[message.topic] = channel
+        self.alone_since = math.inf
         channel.join(message.payload)
 
     def forget(self, channel: Channel) -> None:
         """Let go of a channel that ended."""
         if self.channels.get(channel.topic) is channel:
             del self.channels[channel.topic]
+            if not self.channels:
+                self.alone_since = self._server.loop.time()
 
     def _unmatched(self, message: Incoming) -> None:
         refusal = reasons.UNMATCHED_TOPIC.refusal(topic=message.topic)

@@ -142,6 +142,7 @@ def test_replay_is_clamped_or_left_out(replay: object, read: Replay | None) -> N
     request = config(broadcast={"replay": replay})
     assert request.replay == read
     assert request.replay_requested
+    assert request.replay_malformed == (read is None and isinstance(replay, dict))
 
 
 @given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from backbeat.errors import Refusal
 from backbeat.postgres.authorize import Permissions
+from backbeat.postgres.messages import StoredMessage
 from backbeat.protocol.bindings import Binding
 from backbeat.server.realtime import Realtime
 from backbeat.server.settings import Settings
@@ -42,14 +44,17 @@ class Policies:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def probe(self, topic: str, claims: Claims, _: Mapping[str, str]) -> Permissions:
-        """Answer with what was set for the topic; grant everything else."""
+    async def probe(self, topic: str, claims: Claims, _: Mapping[str, str], *, presence: bool) -> Permissions:
+        """Answer with what was set for the topic, grant everything else; presence only if asked about."""
         self.asked.append((topic, claims))
         await self.open.wait()
         answer = self.answers.get(topic, Permissions.all())
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        if presence:
+            return answer
+        read, write = (replace(grants, presence=False) for grants in (answer.read, answer.write))
+        return replace(answer, read=read, write=write)
 
 
 class Subscriptions:
@@ -58,6 +63,11 @@ class Subscriptions:
     def __init__(self) -> None:
         self.held: dict[Hashable, tuple[list[Binding], Claims]] = {}
         self.refuse_with: Refusal | None = None
+        self.streaming = asyncio.Event()
+        self.streaming.set()
+        self.stored: list[StoredMessage] | Refusal = []
+        self.reading = asyncio.Event()
+        self.reading.set()
 
     async def subscribe(self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims) -> None:
         """Hold a subscription."""
@@ -69,6 +79,14 @@ class Subscriptions:
     def unsubscribe(self, subscriber: Hashable) -> None:
         """Drop a subscription."""
         self.held.pop(subscriber, None)
+
+    async def replay(self, topic: str, *, since_ms: int, limit: int) -> list[StoredMessage]:
+        """Read what is stored for a topic."""
+        assert since_ms
+        await self.reading.wait()
+        if isinstance(self.stored, Refusal):
+            raise self.stored
+        return [message for message in self.stored if message.topic == topic][-limit:]
 
 
 class Transport(asyncio.Transport):
@@ -178,7 +196,7 @@ class Client:
 
     async def settled(self) -> list[list[Any]]:
         """Let every task of the server take its steps, then take the messages."""
-        for _ in range(12):
+        for _ in range(20):
             await asyncio.sleep(0)
         return self.messages()
 

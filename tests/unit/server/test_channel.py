@@ -232,7 +232,7 @@ async def test_a_member_with_presence_rights_only_hears_no_broadcast(server: Any
     """Rights are given for each extension apart."""
     server.policies.answers["room"] = Permissions(Grants(broadcast=False, presence=True), YES)
     listener = server.client()
-    listener.join(ROOM, private=True)
+    listener.join(ROOM, private=True, presence={"enabled": True})
     await listener.settled()
     server.policies.answers.clear()
     sender = server.client()
@@ -606,6 +606,36 @@ async def test_a_hostile_phx_ref_is_replaced(server: Any) -> None:
     assert client.messages()[2][4]["joins"]["k"]["metas"][0]["phx_ref"] != "mine"
 
 
+async def test_presence_turned_on_by_tracking_comes_with_a_state(server: Any) -> None:
+    """A client that joined without presence and tracks gets the state it did not get then, then the diff."""
+    client = server.client()
+    client.join(ROOM)
+    client.messages()
+    track(client, {"plays": "bass"})
+    assert events(client.messages()) == ["presence_state", "presence_diff", "phx_reply"]
+
+
+async def test_presence_turned_on_late_asks_the_policies(server: Any) -> None:
+    """On a private channel the presence policies are asked before the first track, not at the join."""
+    server.policies.answers["room"] = Permissions(YES, Grants(broadcast=True, presence=False))
+    client = server.client()
+    client.join(ROOM, private=True)
+    await client.settled()
+    track(client, {})
+    messages = await client.settled()
+    assert events(messages) == ["presence_state", "phx_reply"]
+    assert "track presence" in reason(messages[1])
+    assert len(server.policies.asked) == 2
+
+
+async def test_presence_is_not_asked_about_when_it_is_off(server: Any) -> None:
+    """Whoever may only use presence cannot join without it (section 6.3)."""
+    server.policies.answers["room"] = Permissions(Grants(broadcast=False, presence=True), YES)
+    client = server.client()
+    client.join(ROOM, private=True)
+    assert reason((await client.settled())[0]).startswith("Unauthorized: ")
+
+
 # Tokens -----------------------------------------------------------------------------------------------------
 
 
@@ -668,7 +698,7 @@ async def test_a_new_token_is_asked_about_again(server: Any) -> None:
 async def test_a_right_that_is_gone_ends_the_channel(server: Any) -> None:
     """What was granted to the old token and is not to the new one is no longer heard."""
     client = server.client()
-    client.join(ROOM, private=True)
+    client.join(ROOM, private=True, presence={"enabled": True})
     await client.settled()
     server.policies.answers["room"] = Permissions(Grants(broadcast=False, presence=True), NO)
     client.push(ROOM, "access_token", {"access_token": server.token(sub="u2")})
@@ -681,7 +711,7 @@ async def test_a_right_that_is_new_works_at_once(server: Any) -> None:
     """A member that heard presence only hears broadcasts after a better token."""
     server.policies.answers["room"] = Permissions(Grants(broadcast=False, presence=True), NO)
     client, sender = server.client(), server.client()
-    client.join(ROOM, private=True)
+    client.join(ROOM, private=True, presence={"enabled": True})
     await client.settled()
     server.policies.answers.clear()
     client.push(ROOM, "access_token", {"access_token": server.token(sub="u2")})
@@ -703,6 +733,50 @@ async def test_a_token_that_expires_ends_its_channel(start: Callable[..., Any]) 
     system, close = client.messages()
     assert system[4]["message"] == "Token has expired 1 seconds ago"
     assert close[3] == "phx_close"
+
+
+async def test_another_identity_hears_nothing_of_the_first(server: Any) -> None:
+    """From the message with Mike's token on, a private room is silent until Mike is let in."""
+    client, sender = server.client(), server.client()
+    client.join(ROOM, {"access_token": server.token(), "config": {"private": True}})
+    sender.join(ROOM, private=True)
+    await client.settled()
+    await sender.settled()
+    server.policies.open.clear()
+    client.push(ROOM, "access_token", {"access_token": server.token(sub="mike")})
+    sender.push(ROOM, "broadcast", {"for": "eric"})
+    assert await client.settled() == []
+    server.policies.open.set()
+    await client.settled()
+    sender.push(ROOM, "broadcast", {"for": "mike"})
+    assert [message[4] for message in await client.settled()] == [{"for": "mike"}]
+
+
+async def test_the_same_identity_hears_on_without_a_gap(server: Any) -> None:
+    """A refreshed token of the same user interrupts nothing while it is asked about."""
+    client, sender = server.client(), server.client()
+    client.join(ROOM, {"access_token": server.token(), "config": {"private": True}})
+    sender.join(ROOM, private=True)
+    await client.settled()
+    await sender.settled()
+    server.policies.open.clear()
+    client.push(ROOM, "access_token", {"access_token": server.token(exp=int(server.clock.now) + 99)})
+    sender.push(ROOM, "broadcast", {"n": 1})
+    assert events(await client.settled()) == ["broadcast"]
+    server.policies.open.set()
+    assert await client.settled() == []
+
+
+async def test_another_identity_gets_no_row_changes_of_the_first(server: Any) -> None:
+    """The old subscription ends with the message that brings the new token."""
+    client = server.client()
+    client.join(ROOM, {"access_token": server.token(), "config": {"postgres_changes": [SONGS]}})
+    await client.settled()
+    (subscription,) = server.subscriptions.held
+    client.push(ROOM, "access_token", {"access_token": server.token(sub="mike")})
+    assert server.subscriptions.held == {}
+    subscription.deliver(subscription.frame((5,), b"{}"))
+    assert events(await client.settled()) == ["system"]
 
 
 # Row changes ------------------------------------------------------------------------------------------------
@@ -795,3 +869,80 @@ async def test_a_change_held_back_longer_than_its_channel_lived_is_forgotten(ser
     client.messages()
     subscription.deliver(subscription.frame((5,), b"{}"))
     assert client.messages() == []
+
+
+# The database's own broadcasts -----------------------------------------------------------------------------
+
+
+async def test_readiness_is_said_when_asked_for(server: Any) -> None:
+    """A channel that wants to know hears when broadcasts from the database arrive."""
+    server.subscriptions.streaming.clear()
+    client = server.client()
+    client.join(ROOM, broadcast={"replication_ready": True})
+    assert events(await client.settled()) == ["phx_reply"]
+    server.subscriptions.streaming.set()
+    (system,) = await client.settled()
+    assert system[4] == {
+        "channel": "room",
+        "extension": "system",
+        "message": "Replication connection established",
+        "status": "ok",
+    }
+
+
+async def test_readiness_that_does_not_come_ends_the_channel(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the patience is over, the channel is shut down with the reason."""
+    monkeypatch.setattr("backbeat.server.channel.REPLICATION_PATIENCE", 0.0)
+    server.subscriptions.streaming.clear()
+    client = server.client()
+    client.join(ROOM, broadcast={"replication_ready": True})
+    _, system, close = await client.settled()
+    assert system[4]["message"] == "Replication connection was not established in time"
+    assert close[3] == "phx_close"
+
+
+# The end ----------------------------------------------------------------------------------------------------
+
+
+async def test_channels_are_told_before_the_server_stops(server: Any) -> None:
+    """A system message for each channel, then the close frame with 1012."""
+    client = server.client()
+    client.join(ROOM)
+    client.messages()
+    client.socket.shutdown()
+    (_, system), (opcode, close) = client.frames()
+    assert json.loads(system)[4]["message"] == "Server requested disconnect"
+    assert (opcode, close[:2]) == (Opcode.CLOSE, (1012).to_bytes(2, "big"))
+
+
+async def test_a_draining_server_refuses_joins(server: Any) -> None:
+    """Clients are told to come back later."""
+    client = server.client()
+    server.realtime.draining = True
+    client.join(ROOM)
+    assert reason(client.messages()[0]) == "RealtimeRestarting: Realtime is restarting, please standby"
+
+
+async def test_silent_sockets_are_closed(server: Any) -> None:
+    """Without a frame for a minute nobody is there; one that speaks stays."""
+    silent, alive = server.client(), server.client()
+    silent.socket.last_seen -= 61
+    server.realtime._sweep()
+    assert silent.frames()[0][1][:2] == (1000).to_bytes(2, "big")
+    assert alive.frames() == []
+
+
+async def test_sockets_that_left_every_channel_are_closed_later(server: Any) -> None:
+    """One that never joined is left alone, and so is one that is joined."""
+    left, joined, fresh = server.client(), server.client(), server.client()
+    for client in (left, joined):
+        client.join(ROOM)
+    left.push(ROOM, "phx_leave", {})
+    left.messages()
+    joined.messages()
+    left.socket.alone_since -= 601
+    server.realtime._sweep()
+    assert left.frames()[0][1][:2] == (1000).to_bytes(2, "big")
+    assert joined.frames() == fresh.frames() == []

@@ -1,0 +1,49 @@
+"""Stored messages on their way to somebody who has just joined (server specification, section 6.7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from backbeat.protocol.codec import encode_user_broadcast, json_text
+from backbeat.protocol.messages import Event
+from backbeat.websocket.frames import binary_frame, text_frame
+
+if TYPE_CHECKING:
+    from backbeat.postgres.messages import StoredMessage
+    from backbeat.protocol.codec import Serializer
+
+__all__ = ["replay_frame"]
+
+
+def replay_frame(message: StoredMessage, serializer: Serializer, topic: str, join_ref: str | None) -> bytes:
+    """Write a stored message as a replay: marked as one, and for one channel.
+
+    Args:
+        message: the stored message.
+        serializer: how the client writes.
+        topic: the topic on the wire.
+        join_ref: the join it belongs to.
+
+    Returns:
+        The frame; empty for a binary message to a client that has no binary frames.
+
+    Raises:
+        ProtocolError: topic or event do not fit the header of a binary frame.
+    """
+    meta = {"replayed": True, "id": message.id}
+    if message.payload is None:
+        if not serializer.binary:
+            return b""
+        metadata = msgspec.json.encode(meta)
+        data = encode_user_broadcast(
+            topic, message.event, message.binary or b"", is_json=False, metadata=metadata
+        )
+        return binary_frame(data)
+    payload = b'{"payload":%b,"event":%b,"type":"broadcast","meta":%b}' % (
+        message.payload,
+        json_text(message.event),
+        msgspec.json.encode(meta),
+    )
+    return text_frame(serializer.encode(join_ref, None, topic, Event.BROADCAST, payload))
