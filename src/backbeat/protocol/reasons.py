@@ -697,6 +697,125 @@ CHANGES_OPERATOR = Reason(
     where=(Where.SYSTEM,),
 )
 
+# Limits (`backbeat.server.limits` decides; CHANNEL_LIMIT and CONNECTION_LIMIT stand with the joins) -----------
+
+JOIN_LIMIT_CONNECT = Reason(
+    "JoinsRateLimitReached",
+    "Too many joins per second",
+    "Wait before connecting again, longer each time; or raise `max_joins_per_second`.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    meaning="More sockets open and channels join per second than the server allows.",
+    causes=(
+        "A client connects again at once, for ever, after each refusal.",
+        "Everybody comes back at the same time, for instance after a restart.",
+        "`max_joins_per_second` is too low for this many users.",
+    ),
+    where=(Where.CONNECT,),
+)
+JOIN_LIMIT = Reason(
+    "ClientJoinRateLimitReached",
+    "Too many joins per second",
+    "Join each topic once and keep the channel, instead of leaving and joining again; or raise "
+    "`max_joins_per_second`.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    meaning="This socket joins channels faster than the server allows; the socket is closed.",
+    causes=(
+        "Channels are opened and removed in a loop, for instance at each render.",
+        "The page joins hundreds of channels in one go.",
+        "`max_joins_per_second` is too low for this many users.",
+    ),
+    where=(Where.JOIN,),
+)
+EVENTS_LIMIT = Reason(
+    "MessagePerSecondRateLimitReached",
+    "Too many messages per second",
+    "Send less often: the newest position a few times per second instead of each one; or raise "
+    "`max_events_per_second`.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    meaning="Whoever is told this sent more messages than its share of what the server takes per second.",
+    causes=(
+        "A message is sent at each mouse move, key press or frame.",
+        "Two clients answer each other's messages without an end.",
+        "`max_events_per_second` is too low for this many users.",
+    ),
+    where=(Where.SYSTEM,),
+)
+PRESENCE_LIMIT = Reason(
+    "PresenceRateLimitReached",
+    "Too many presence messages per second",
+    "Track what seldom changes, and broadcast what often does; or raise `max_presence_events_per_second`.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    meaning="Whoever is told this tracked and untracked more often than its share allows.",
+    causes=(
+        "Something that changes all the time, such as a cursor, is tracked.",
+        "`max_presence_events_per_second` is too low for this many users.",
+    ),
+    where=(Where.SYSTEM,),
+)
+CLIENT_PRESENCE_LIMIT = Reason(
+    "ClientPresenceRateLimitReached",
+    "Client presence rate limit exceeded",
+    "Track what seldom changes, and broadcast what often does; or raise "
+    "`max_client_presence_events_per_window`.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    meaning="A channel tracked and untracked more often than one channel may, by default 5 times in 30 seconds.",
+    causes=(
+        "`track` is called at each render, or at each key press.",
+        "Something that changes all the time, such as a cursor, is tracked.",
+    ),
+    where=(Where.SYSTEM,),
+)
+HTTP_REQUESTS_LIMIT = Reason(
+    "MessagePerSecondRateLimitReached",
+    "Too many requests",
+    "Put several messages into one request, send fewer requests, or raise `max_events_per_second`.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    prefixed=False,
+    meaning="More HTTP requests arrive per second than the server takes.",
+    causes=("Each message is sent in a request of its own.",),
+    where=(Where.HTTP,),
+)
+HTTP_EVENTS_LIMIT = Reason(
+    "MessagePerSecondRateLimitReached",
+    "You have exceeded your rate limit",
+    "Send less often, or raise `max_events_per_second`.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    prefixed=False,
+    meaning="More messages were sent over HTTP than its share of what the server takes per second.",
+    causes=("A job sends a message for every row it touches.",),
+    where=(Where.HTTP,),
+)
+HTTP_BATCH_LIMIT = Reason(
+    "MessagePerSecondRateLimitReached",
+    "Too many messages to broadcast, please reduce the batch size",
+    "Nothing was sent. Cut the batch into smaller ones and send them one after the other, or raise "
+    "`max_events_per_second`.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    prefixed=False,
+    meaning="One more message could be sent at this moment, but not the whole batch.",
+    causes=(
+        "The batch holds more messages than the server takes per second.",
+        "Several batches follow each other closely.",
+    ),
+    where=(Where.HTTP,),
+)
+
 REASONS: dict[str, Reason] = {
     name: value for name, value in list(globals().items()) if isinstance(value, Reason)
 }
