@@ -697,7 +697,7 @@ CHANGES_OPERATOR = Reason(
     where=(Where.SYSTEM,),
 )
 
-# Limits (`backbeat.server.limits` decides; CHANNEL_LIMIT and CONNECTION_LIMIT stand with the joins) -----------
+# Limits -----------------------------------------------------------------------------------------------------
 
 JOIN_LIMIT_CONNECT = Reason(
     "JoinsRateLimitReached",
@@ -768,7 +768,7 @@ CLIENT_PRESENCE_LIMIT = Reason(
     RateLimited,
     Retry.SLOW,
     status=429,
-    meaning="A channel tracked and untracked more often than one channel may, by default 5 times in 30 seconds.",
+    meaning="A channel tracked and untracked more often than one may, by default 5 times in 30 seconds.",
     causes=(
         "`track` is called at each render, or at each key press.",
         "Something that changes all the time, such as a cursor, is tracked.",
