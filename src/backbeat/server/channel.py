@@ -119,7 +119,9 @@ class Channel:
         self.sub_topic = join.topic.removeprefix(TOPIC_PREFIX)
         self.join_ref = join.join_ref or join.ref
         self.hears = Hears.NOTHING
-        self._outbox = Outbox(socket, join.topic, self.join_ref, explain=realtime.settings.explain)
+        self._outbox = Outbox(
+            socket.write, socket.serializer, join.topic, self.join_ref, explain=realtime.settings.explain
+        )
         self._ref = join.ref
         self._replaces = replaces
         self._request = JoinRequest()

@@ -11,10 +11,11 @@ from backbeat.protocol.reasons import explained
 from backbeat.websocket.frames import text_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from backbeat.errors import Refusal
     from backbeat.protocol.codec import Serializer
     from backbeat.server.hub import Room
-    from backbeat.server.socket import Socket
 
 __all__ = ["OK", "Outbox", "error_response"]
 
@@ -25,26 +26,31 @@ class Outbox:
     """Writes the messages of one channel.
 
     Args:
-        socket: the connection to write to.
+        write: writes whole frames to the connection.
+        serializer: how this client writes.
         topic: the topic, prefix included.
         join_ref: names the join that every message belongs to.
         explain: whether refusals carry hints.
     """
 
-    __slots__ = ("_explain", "_socket", "join_ref", "room", "topic")
+    __slots__ = ("_explain", "_write", "join_ref", "room", "serializer", "topic")
 
-    def __init__(self, socket: Socket, topic: str, join_ref: str | None, *, explain: bool) -> None:
-        self._socket = socket
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        serializer: Serializer,
+        topic: str,
+        join_ref: str | None,
+        *,
+        explain: bool,
+    ) -> None:
+        self._write = write
         self._explain = explain
+        self.serializer = serializer
         self.topic = topic
         self.join_ref = join_ref
         self.room: Room | None = None
         """The room the channel is in: what it has collected goes out first."""
-
-    @property
-    def serializer(self) -> Serializer:
-        """How this client writes."""
-        return self._socket.serializer
 
     def send(
         self, event: str, payload: bytes, *, ref: str | None = None, join_ref: str | None = None
@@ -64,7 +70,7 @@ class Outbox:
         """Write whole frames."""
         if self.room is not None:
             self.room.flush()
-        self._socket.write(frames)
+        self._write(frames)
 
     def reply_ok(self, ref: str | None) -> None:
         """Say yes."""

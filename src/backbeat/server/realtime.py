@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from backbeat.postgres.authorize import Permissions
     from backbeat.postgres.messages import StoredMessage
     from backbeat.protocol.bindings import Binding
-    from backbeat.server.channel import Channel
     from backbeat.server.settings import Settings
     from backbeat.server.socket import Socket
     from backbeat.tokens.claims import Claims, Token
@@ -158,7 +157,7 @@ class Realtime:
             )
         return token
 
-    # Sockets and channels -----------------------------------------------------------------------------------
+    # Sockets ------------------------------------------------------------------------------------------------
 
     def connected(self, socket: Socket) -> None:
         """A socket opened."""
@@ -170,11 +169,6 @@ class Realtime:
         """A socket ended."""
         self._sockets.discard(socket)
         self.metrics.connections = len(self._sockets)
-
-    def channels(self) -> Iterable[Channel]:
-        """Every channel of every socket."""
-        for socket in list(self._sockets):
-            yield from list(socket.channels.values())
 
     def count_refusal(self, refusal: Refusal) -> None:
         """Count a refusal by its code."""
