@@ -816,6 +816,205 @@ HTTP_BATCH_LIMIT = Reason(
     where=(Where.HTTP,),
 )
 
+# HTTP -------------------------------------------------------------------------------------------------------
+
+HTTP_UNAUTHORIZED = Reason(
+    "Unauthorized",
+    "Unauthorized",
+    "Send the project's key in the header `apikey`, or a user's token as `Authorization: Bearer <token>`.",
+    TokenRefused,
+    status=401,
+    meaning="The HTTP request carries no token, or none that this server believes.",
+    causes=(
+        "Neither `apikey` nor `Authorization` was sent, or a proxy removed them.",
+        "The token has expired, or was signed for another project.",
+    ),
+    where=(Where.HTTP,),
+)
+HTTP_DENIED = Reason(
+    "Unauthorized",
+    "Unauthorized",
+    "Sending to a private channel needs an INSERT policy on realtime.messages that is true for this role, "
+    "topic and extension `broadcast`.",
+    Denied,
+    status=403,
+    meaning="The token is good, but its role may not send to this private channel.",
+    causes=(
+        "No INSERT policy on realtime.messages is true for the topic.",
+        "The request was made with the API key in place of the user's token.",
+    ),
+    where=(Where.HTTP,),
+)
+HTTP_POLICY_FAILED = Reason(
+    "RlsPolicyError",
+    "RLS policy error",
+    "Mend the policy on realtime.messages; the server's log has the error and its SQLSTATE.",
+    Denied,
+    status=422,
+    meaning="A policy on realtime.messages raised an error, so nothing may be sent.",
+    causes=(
+        "A policy calls a function, or reads a table, that the role of the token may not use.",
+        "The role of the token does not exist, or the server may not act as it.",
+    ),
+    where=(Where.HTTP,),
+)
+HTTP_QUERY_CANCELED = Reason(
+    "QueryCanceled",
+    "Query canceled",
+    "Make the policy cheaper: an index on what it compares usually does it.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=422,
+    meaning="The policies on realtime.messages gave no answer in time.",
+    causes=("A policy took longer than 5 seconds.", "Somebody cancelled the query."),
+    where=(Where.HTTP,),
+)
+HTTP_MISSING_PARTITION = Reason(
+    "MissingPartition",
+    "Missing messages partition",
+    "Run `backbeat migrate`, or keep a server running: it makes partitions ahead of time.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=422,
+    meaning="realtime.messages has no partition for today, so its policies cannot be asked.",
+    causes=("No server has been running for days.",),
+    where=(Where.HTTP,),
+)
+HTTP_DATABASE_UNREACHABLE = Reason(
+    "UnableToConnectToProject",
+    "Tenant database unavailable",
+    "Check that Postgres runs and that the server's login works; public messages are sent meanwhile.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=422,
+    meaning="A private message needs the policies in Postgres, and Postgres cannot be asked.",
+    causes=("The database is down or restarting.", "The schema is missing: `backbeat migrate` was not run."),
+    where=(Where.HTTP,),
+)
+HTTP_POOL_EXHAUSTED = Reason(
+    "IncreaseConnectionPool",
+    "Connection pool exhausted",
+    "Try again later, or give the server more database connections.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=429,
+    meaning="Too many requests and joins waited for a database connection at once.",
+    causes=("Many private joins or messages at once.", "Policies that take long."),
+    where=(Where.HTTP,),
+)
+HTTP_FIELD_BLANK = Reason(
+    "UnprocessableEntity",
+    "can't be blank",
+    'A batch is `{"messages": [{"topic": "…", "event": "…", "payload": {…}}, …]}`; the topic has no '
+    "`realtime:` in front.",
+    BadRequest,
+    status=422,
+    meaning="A field that every message needs is missing or empty; nothing was sent.",
+    causes=("The field is misspelt.", "The body is empty, or not an object."),
+    where=(Where.HTTP,),
+)
+HTTP_FIELD_INVALID = Reason(
+    "UnprocessableEntity",
+    "is invalid",
+    "`topic`, `event` and `id` are text, `payload` is an object, `private` is true or false.",
+    BadRequest,
+    status=422,
+    meaning="A field is not of the type it has to be; nothing was sent.",
+    causes=("A payload that is an array or text: wrap it in an object.", "`private` sent as text."),
+    where=(Where.HTTP,),
+)
+HTTP_PAYLOAD_TOO_LARGE = Reason(
+    "UnprocessableEntity",
+    "Payload size exceeds tenant limit",
+    "Send less, or raise `max_payload_bytes`.",
+    BadRequest,
+    status=422,
+    meaning="The payload of a message is larger than this server passes on; nothing was sent.",
+    causes=("A file sent as a message, in place of its address.",),
+    where=(Where.HTTP,),
+)
+HTTP_EVENT_TOO_LONG = Reason(
+    "UnprocessableEntity",
+    "should be at most 255 byte(s)",
+    "Choose a shorter name for the event, or send a batch, whose messages have no such limit.",
+    BadRequest,
+    status=422,
+    meaning="The name of the event does not fit into the header of a binary message.",
+    causes=("Data that belongs into the payload was put into the name of the event.",),
+    where=(Where.HTTP,),
+)
+HTTP_MALFORMED_JSON = Reason(
+    "MalformedRequest",
+    "The request body is not valid JSON",
+    "Send JSON text in UTF-8, without a byte order mark.",
+    BadRequest,
+    status=400,
+    meaning="The body was announced as JSON and cannot be read as such.",
+    causes=("An object was sent without serializing it.", "The body was cut off, or is nested too deeply."),
+    where=(Where.HTTP,),
+)
+HTTP_BODY_TOO_LARGE = Reason(
+    "RequestTooLarge",
+    "The request body is larger than 8 MB",
+    "Split the batch.",
+    BadRequest,
+    status=413,
+    meaning="The body was not read to its end: no request needs that much.",
+    causes=("A batch of too many or too large messages.",),
+    where=(Where.HTTP,),
+)
+HTTP_UNSUPPORTED_MEDIA_TYPE = Reason(
+    "UnsupportedMediaType",
+    "Unsupported Media Type. Use {accepted}",
+    "Set the header `Content-Type`: some tools send a form unless they are told otherwise.",
+    BadRequest,
+    status=415,
+    meaning="The body is of a type this endpoint does not read.",
+    causes=("`curl --data` without a `Content-Type` header.",),
+    where=(Where.HTTP,),
+)
+HTTP_NOT_ACCEPTABLE = Reason(
+    "NotAcceptable",
+    "Not acceptable: this server answers with application/json",
+    "Send `Accept: application/json`, or no such header.",
+    BadRequest,
+    status=406,
+    meaning="The header `Accept` rules out JSON, the only thing this API answers with.",
+    causes=("A browser or a tool asked for a page.",),
+    where=(Where.HTTP,),
+)
+HTTP_NOT_FOUND = Reason(
+    "NotFound",
+    "not found",
+    "GET /api/openapi describes what is here; `/` in a topic or an event is written %2F.",
+    BadRequest,
+    status=404,
+    meaning="The API has nothing at this path.",
+    causes=("A misspelt path.", "A topic or event with a `/` that was not percent-encoded, or an empty one."),
+    where=(Where.HTTP,),
+)
+HTTP_METHOD_NOT_ALLOWED = Reason(
+    "MethodNotAllowed",
+    "method not allowed",
+    "The header `Allow` of the answer names the methods that work here.",
+    BadRequest,
+    status=405,
+    meaning="The path is right, the method is not.",
+    causes=("A GET where messages are sent with POST.", "A redirect that turned a POST into a GET."),
+    where=(Where.HTTP,),
+)
+HTTP_FAILED = Reason(
+    "UnknownErrorOnController",
+    "Unknown error",
+    "The server failed; its log has the traceback under the `x-request-id` of the answer.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=500,
+    meaning="A mistake of this server; whether the message was sent is not known.",
+    causes=("A defect: please report it with the traceback.",),
+    where=(Where.HTTP,),
+)
+
 REASONS: dict[str, Reason] = {
     name: value for name, value in list(globals().items()) if isinstance(value, Reason)
 }
