@@ -17,6 +17,7 @@ from backbeat.local.project import (
     Options,
     Project,
 )
+from backbeat.server.limits import LimitSettings
 
 __all__ = ["announce", "dev"]
 
@@ -35,6 +36,7 @@ def dev(
     secret_key: Annotated[str, Parameter(show_default=False)] = DEFAULT_SECRET_KEY,
     change_delay: float = 20.0,
     explain: bool = True,
+    limits: Annotated[LimitSettings, Parameter(name="*")] = LimitSettings(),  # noqa: B008 - frozen
     log_level: str = "info",
 ) -> None:
     """Run a whole project on this machine: Postgres, auth, REST and realtime.
@@ -82,6 +84,7 @@ def dev(
         secret_key=secret_key,
         change_delay=change_delay / 1000,
         explain=explain,
+        limits=limits,
     )
     with interruptible(), Project(options) as project:
         run(lambda stop: project.serve(stop, ready=lambda: announce(project)))

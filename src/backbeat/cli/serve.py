@@ -13,6 +13,7 @@ from backbeat.errors import Retry, StartError
 from backbeat.postgres.database import inspect
 from backbeat.server.app import create_app, run_realtime
 from backbeat.server.http import HttpServer
+from backbeat.server.limits import LimitSettings
 from backbeat.server.listener import listen
 from backbeat.server.settings import Settings
 
@@ -36,7 +37,9 @@ def serve(
     change_delay: float = 0.0,
     explain: bool = False,
     private_only: Annotated[bool, Parameter(negative="")] = False,
+    jwks: str = "",
     max_channels: int = 100,
+    limits: Annotated[LimitSettings, Parameter(name="*")] = LimitSettings(),  # noqa: B008 - frozen
     log_level: str = "info",
 ) -> None:
     """Run the realtime server beside an existing Postgres that `backbeat migrate` has prepared.
@@ -64,6 +67,8 @@ def serve(
         Whether refusals carry hints; they name roles and policies, so not on the open internet.
     private_only
         Refuse public channels.
+    jwks
+        The path or URL of a JSON Web Key Set, for tokens that are signed with RS256, ES256 or EdDSA.
     max_channels
         How many channels one socket may hold.
     log_level
@@ -79,7 +84,9 @@ def serve(
         change_delay=change_delay / 1000,
         explain=explain,
         private_only=private_only,
+        jwks=jwks,
         max_channels=max_channels,
+        limits=limits,
     )
     listeners = listen(host, port, flag="--port")
     try:

@@ -29,6 +29,7 @@ from backbeat.local.rest import Rest
 from backbeat.postgres.database import MIGRATIONS, Database, inspect, migrate
 from backbeat.server.app import realtime_routes, run_realtime
 from backbeat.server.http import HttpServer
+from backbeat.server.limits import LimitSettings
 from backbeat.server.listener import listen
 from backbeat.server.settings import Settings
 from backbeat.tokens.verifier import Verifier
@@ -71,6 +72,7 @@ class Options:
         change_delay: seconds that row changes are held back, so that the REST answer of a write arrives
         first. explain: whether refusals carry hints.
         token_lifetime: how long access tokens live, in seconds.
+        limits: how much clients may do.
     """
 
     host: str = "127.0.0.1"
@@ -86,6 +88,7 @@ class Options:
     change_delay: float = 0.02
     explain: bool = True
     token_lifetime: int = 3600
+    limits: LimitSettings = LimitSettings()  # noqa: RUF009 - frozen
 
 
 class Project:
@@ -132,6 +135,7 @@ class Project:
             secret_key=options.secret_key,
             change_delay=options.change_delay,
             explain=options.explain,
+            limits=options.limits,
         )
         self._listeners = listen(options.host, options.port, flag="--port")
         for listener in self._listeners:

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from backbeat.postgres.authorize import Authorizer
 from backbeat.postgres.database import Database
 from backbeat.server.feed import Feed
+from backbeat.server.keyring import Keyring
 from backbeat.server.realtime import Realtime
 from backbeat.server.socket import PATHS
 
@@ -35,10 +36,12 @@ async def run_realtime(settings: Settings) -> AsyncIterator[tuple[Realtime, Feed
     Args:
         settings: what the server was told.
     """
+    keyring = Keyring(settings.jwt_secret, source=settings.jwks or None)
+    await keyring.start()
     database = Database(settings.database_url, size=settings.database_connections)
     await database.open()
     feed = Feed(settings, database)
-    realtime = Realtime(settings, authorizer=Authorizer(database), changes=feed)
+    realtime = Realtime(settings, keyring=keyring, authorizer=Authorizer(database), changes=feed)
     feeding = realtime.spawn(feed.run(realtime), name="feed")
     try:
         yield realtime, feed
@@ -46,6 +49,7 @@ async def run_realtime(settings: Settings) -> AsyncIterator[tuple[Realtime, Feed
         feeding.cancel()
         await realtime.aclose()
         await database.aclose()
+        await keyring.aclose()
 
 
 def realtime_routes(realtime: Realtime, feed: Feed) -> list[Route]:

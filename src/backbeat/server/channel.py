@@ -29,6 +29,7 @@ from backbeat.server.outbox import Outbox
 from backbeat.server.replay import replay_frame
 from backbeat.server.subscription import ChangeSubscription
 from backbeat.tokens.keys import is_opaque
+from backbeat.websocket.frames import CloseCode
 
 if TYPE_CHECKING:
     from backbeat.postgres.messages import StoredMessage
@@ -98,6 +99,7 @@ class Channel:
         "_request",
         "_room",
         "_token",
+        "_window",
         "hears",
         "join_ref",
         "realtime",
@@ -130,6 +132,7 @@ class Channel:
         self._room: Room | None = None
         self._key = ""
         self._present = False
+        self._window = realtime.limits.channel()
         self._readiness: asyncio.Task[None] | None = None
         self._phase = Phase.JOINING
         self._busy: asyncio.Task[None] | None = None
@@ -152,7 +155,6 @@ class Channel:
             self._request = JoinRequest.parse(payload)
             self._present = self._request.presence
             self._check_join()
-            self._token = self._choose_token(self._request.access_token)
         except Refusal as refusal:
             self._refuse_join(refusal)
             return
@@ -160,6 +162,17 @@ class Channel:
             log.warning(
                 "join payload", code="InvalidJoinPayload", topic=self.topic, problems=self._request.problems
             )
+        if self._request.access_token is not None:
+            self._verify(self._request.access_token, self._join_with, self._refuse_join)
+            return
+        try:
+            # The connection's token was good when the socket opened; it may have ended since.
+            self._join_with(self.realtime.still_valid(self.socket.token))
+        except Refusal as refusal:
+            self._refuse_join(refusal)
+
+    def _join_with(self, token: Token) -> None:
+        self._token = token
         if self._request.private:
             self._occupy(self._join_private)
         else:
@@ -173,18 +186,14 @@ class Channel:
             raise reasons.RESTARTING.refusal(topic=self.sub_topic)
         if self.realtime.settings.private_only and not self._request.private:
             raise reasons.PRIVATE_ONLY.refusal(topic=self.sub_topic)
+        if reason := self.socket.limits.join(self.realtime.loop.time()):
+            raise reason.refusal(topic=self.sub_topic)
         if len(self.socket.channels) > self.realtime.settings.max_channels:
             raise reasons.CHANNEL_LIMIT.refusal(topic=self.sub_topic)
         if self._request.replay_requested and not self._request.private:
             raise reasons.REPLAY_PUBLIC.refusal(topic=self.sub_topic)
         if self._request.replay_malformed:
             raise reasons.REPLAY_MALFORMED.refusal(topic=self.sub_topic)
-
-    def _choose_token(self, value: str | None) -> Token:
-        if value is None:
-            # The connection's token was good when the socket opened; it may have ended since.
-            return self.realtime.still_valid(self.socket.token)
-        return self.realtime.verify(value)
 
     async def _join_private(self) -> None:
         room = self.realtime.hub.room(self.topic, private=True)
@@ -241,6 +250,9 @@ class Channel:
             replayed: stored messages to send first.
             passing: stored messages that passed while those were read.
         """
+        if reason := self.socket.limits.enter():
+            self._refuse_join(reason.refusal(topic=self.sub_topic))
+            return
         request = self._request
         self._permissions = permissions
         self._room = self.realtime.hub.room(self.topic, private=request.private)
@@ -309,6 +321,9 @@ class Channel:
         self._outbox.reply_error(refusal, self._ref, text=refusal.reason)
         self._close_replaced()
         self.close()
+        if refusal.code == reasons.JOIN_LIMIT.code:
+            # Stock clients join again at once and for ever; a connection that is closed waits first.
+            self.socket.close(CloseCode.GOING_AWAY, refusal.message)
 
     def _close_replaced(self) -> None:
         """Tell the client that the replaced channel is gone: after the new reply, under its own ref."""
@@ -340,6 +355,8 @@ class Channel:
             self._unknown(message)
 
     def _unknown(self, message: Message) -> None:
+        if not self._may_send_event():
+            return
         self.realtime.metrics.unknown_events += 1
         log.info("unknown event", topic=self.topic, event_name=message.event[:64])
 
@@ -370,17 +387,26 @@ class Channel:
         return None if self._request.self_broadcast else self
 
     def _may_broadcast(self, payload: bytes, ref: str | None) -> bool:
-        """Check size and permission; the sender is told when the answer is no."""
+        """Check permission, rate and size; the sender is told when the answer is no."""
         if not self._permissions.write.broadcast:
             refusal = self._permissions.write_refusal or reasons.BROADCAST_DENIED.refusal(
                 topic=self.sub_topic, context=self._who()
             )
+        elif not self._may_send_event():
+            return False
         elif len(payload) > self.realtime.settings.max_payload_bytes:
             refusal = reasons.PAYLOAD_TOO_LARGE.refusal(topic=self.sub_topic)
         else:
             return True
         self._refuse_push(refusal, ref)
         return False
+
+    def _may_send_event(self) -> bool:
+        """Count one event; one too many ends the channel of whoever sent it, and of nobody else."""
+        if reason := self.socket.limits.event(self.realtime.loop.time()):
+            self.shut_down(reason.refusal(topic=self.sub_topic))
+            return False
+        return True
 
     def _publish(self, delivery: Delivery, message: Incoming) -> None:
         assert self._room is not None
@@ -402,6 +428,9 @@ class Channel:
     # Presence -----------------------------------------------------------------------------------------------
 
     def _presence(self, message: Message) -> None:
+        if reason := self.socket.limits.presence(self.realtime.loop.time(), self._window):
+            self.shut_down(reason.refusal(topic=self.sub_topic))
+            return
         try:
             push = _presence_push.decode(message.payload)
         except msgspec.DecodeError:
@@ -483,12 +512,35 @@ class Channel:
             return
         if value is None or is_opaque(value) or value == self._token.value:
             return
-        before = self._token.claims
+        self._verify(value, self._renew, self.shut_down)
+
+    def _verify(
+        self, value: str, then: Callable[[Token], None], otherwise: Callable[[Refusal], None]
+    ) -> None:
+        """Verify a token: at once, unless it names a key that has to be fetched first."""
         try:
-            self._token = self.realtime.verify(value)
+            token = self.realtime.verify(value)
         except Refusal as refusal:
-            self.shut_down(refusal)
-            return
+            if self.realtime.keyring.may_learn(value, refusal):
+                self._occupy(partial(self._verify_later, value, then, otherwise))
+            else:
+                otherwise(refusal)
+        else:
+            then(token)
+
+    async def _verify_later(
+        self, value: str, then: Callable[[Token], None], otherwise: Callable[[Refusal], None]
+    ) -> None:
+        try:
+            token = await self.realtime.keyring.verify(value, now=self.realtime.now())
+        except Refusal as refusal:
+            otherwise(refusal)
+        else:
+            then(token)
+
+    def _renew(self, token: Token) -> None:
+        """Go on with a new token."""
+        before, self._token = self._token.claims, token
         self._watch_expiry()
         if (self._token.claims.sub, self._token.claims.role) != (before.sub, before.role):
             self._fall_silent()
@@ -621,6 +673,9 @@ class Channel:
                 self._refuse_join(reasons.UNKNOWN_ERROR.refusal(topic=self.sub_topic))
             else:
                 self.crash()
+        if self._busy is not asyncio.current_task():
+            # One decision led to the next: a key was fetched, now the policies are asked.
+            return
         self._busy = None
         while self._backlog and self._busy is None:
             self.socket.guarded(self._backlog.popleft(), self._handle)

@@ -143,6 +143,9 @@ class Feed:
         if len(payload) > self._settings.max_payload_bytes:
             log.warning("stored message dropped", code="UnableToBroadcastChanges", bytes=len(payload))
             return
+        if reason := self._realtime.limits.database(1, self._realtime.loop.time()):
+            log.warning("stored message dropped", code=reason.code, reason=reason.text)
+            return
         self._realtime.metrics.messages_from_database += 1
         room.publish(delivery, len(payload))
 

@@ -12,9 +12,9 @@ import structlog
 from backbeat.errors import Refusal, Retry
 from backbeat.protocol import reasons
 from backbeat.server.hub import Hub
+from backbeat.server.limits import ProjectLimits
 from backbeat.server.metrics import Metrics
 from backbeat.tokens.claims import TokenSource
-from backbeat.tokens.verifier import Verifier
 from backbeat.websocket.frames import CloseCode
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backbeat.postgres.authorize import Permissions
     from backbeat.postgres.messages import StoredMessage
     from backbeat.protocol.bindings import Binding
+    from backbeat.server.keyring import Keyring
     from backbeat.server.settings import Settings
     from backbeat.server.socket import Socket
     from backbeat.tokens.claims import Claims, Token
@@ -68,6 +69,7 @@ class Realtime:
 
     Args:
         settings: what the server was told.
+        keyring: verifies tokens.
         authorizer: decides about private channels.
         changes: keeps change subscriptions.
         clock: seconds since the epoch; tokens are measured against it.
@@ -77,21 +79,24 @@ class Realtime:
         self,
         settings: Settings,
         *,
+        keyring: Keyring,
         authorizer: Authorization,
         changes: ChangeSource,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
+        self.keyring = keyring
         self.authorizer = authorizer
         self.changes = changes
         self.metrics = Metrics()
         self.now = clock
         self.draining = False
+        self.limits = ProjectLimits(settings.limits)
         self.loop = asyncio.get_running_loop()
         self.hub = Hub(self.loop.call_soon, self.metrics)
         self._keys = settings.keys
-        self._verifier = Verifier(settings.jwt_secret, settings.jwks)
         self._known_keys: dict[str, Token] = {}
+        self._known_generation = keyring.generation
         self._sockets: set[Socket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL, self._sweep)
@@ -117,7 +122,7 @@ class Realtime:
         Raises:
             TokenRefused: it does not verify; the error says why.
         """
-        return self._verifier.verify(value, now=self.now(), source=TokenSource.USER)
+        return self.keyring.verify_now(value, now=self.now())
 
     def verify_api_key(self, key: str) -> Token:
         """Verify the key a socket connects with, opaque or JWT.
@@ -125,6 +130,9 @@ class Realtime:
         Raises:
             TokenRefused: it does not verify; with the texts of a refused connect.
         """
+        if self._known_generation != self.keyring.generation:
+            self._known_keys.clear()
+            self._known_generation = self.keyring.generation
         token = self._known_keys.get(key)
         if token is None:
             token = self._verify_new_key(key)
@@ -138,10 +146,13 @@ class Realtime:
     def _verify_new_key(self, key: str) -> Token:
         value = self._keys.token_of(key)
         try:
-            return self._verifier.verify(value, now=self.now(), source=TokenSource.API_KEY)
+            return self.keyring.verify_now(value, now=self.now(), source=TokenSource.API_KEY)
         except Refusal as refusal:
             if refusal.retry is Retry.REFRESH:
                 raise reasons.TOKEN_EXPIRED_AT_CONNECT.refusal() from refusal
+            if self.keyring.may_learn(value, refusal):
+                # A handshake is answered at once; the next one will find the key, if there is one.
+                self.spawn(self.keyring.refresh(), name="unknown API key")
             raise
 
     def still_valid(self, token: Token) -> Token:

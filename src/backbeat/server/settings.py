@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 from backbeat.errors import ConfigurationError
+from backbeat.server.limits import LimitSettings
 from backbeat.tokens.keys import ApiKeys
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Settings"]
 
@@ -25,7 +22,7 @@ class Settings:
         database_url: where Postgres is, and the login of the server: no superuser, no inheritance, member of
             the API roles, with REPLICATION.
         jwt_secret: the secret that user tokens and JWT keys are signed with (HS256).
-        jwks: a JSON Web Key Set for tokens signed otherwise.
+        jwks: the path or URL of a JSON Web Key Set, for tokens signed otherwise; empty for none.
         publishable_key: the opaque key that stands for role `anon`; empty for none.
         secret_key: the opaque key that stands for role `service_role`; empty for none.
         publication: the publication whose tables people subscribe to.
@@ -42,11 +39,12 @@ class Settings:
         alone_timeout: seconds after which a socket that left all its channels is closed; one that never
             joined is left alone.
         database_connections: connections for authorizing private channels.
+        limits: how much clients may do.
     """
 
     database_url: str = field(repr=False)
     jwt_secret: str = field(repr=False)
-    jwks: Mapping[str, Any] | None = None
+    jwks: str = ""
     publishable_key: str = field(default="", repr=False)
     secret_key: str = field(default="", repr=False)
     publication: str = "supabase_realtime"
@@ -60,6 +58,7 @@ class Settings:
     idle_timeout: float = 60.0
     alone_timeout: float = 600.0
     database_connections: int = 3
+    limits: LimitSettings = LimitSettings()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
         if len(self.jwt_secret.encode()) < MIN_SECRET_BYTES:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from backbeat.protocol.codec import Serializer
+    from backbeat.server.limits import SocketLimits
     from backbeat.server.realtime import Realtime
     from backbeat.tokens.claims import Token
     from backbeat.websocket.handshake import UpgradeRequest
@@ -77,6 +78,7 @@ class Socket(asyncio.Protocol):
         "channels",
         "headers",
         "last_seen",
+        "limits",
         "serializer",
         "token",
         "write",
@@ -88,6 +90,9 @@ class Socket(asyncio.Protocol):
 
     token: Token
     """The token of the API key the client connected with."""
+
+    limits: SocketLimits
+    """What it may do, and has done."""
 
     def __init__(self, realtime: Realtime, *, server_state: ServerState, **_ignored: object) -> None:
         self._server = realtime
@@ -147,7 +152,9 @@ class Socket(asyncio.Protocol):
         if self._closing is not None:
             self._closing.cancel()
         self._leave_channels()
-        self._server.disconnected(self)
+        if self._parser is not None:
+            self.limits.close()
+            self._server.disconnected(self)
         self._transport = None
 
     def pause_writing(self) -> None:
@@ -190,6 +197,10 @@ class Socket(asyncio.Protocol):
         if not key:
             raise reasons.API_KEY_MISSING.refusal()
         self.token = self._server.verify_api_key(key)
+        now = self._server.loop.time()
+        if reason := self._server.limits.connect(now):
+            raise reason.refusal()
+        self.limits = self._server.limits.socket(now)
         self.serializer = chosen
         # Policies see these as request.headers; the key itself is not for them.
         self.headers = {
@@ -198,7 +209,7 @@ class Socket(asyncio.Protocol):
             if name.startswith("x-") and name != "x-api-key"
         }
         self._parser = FrameParser(max_message=self._server.settings.max_frame_bytes)
-        self.last_seen = self._server.loop.time()
+        self.last_seen = now
         self._server.connected(self)
         self.write(accept(request))
 

@@ -15,6 +15,7 @@ from backbeat.errors import Refusal
 from backbeat.postgres.authorize import Permissions
 from backbeat.postgres.messages import StoredMessage
 from backbeat.protocol.bindings import Binding
+from backbeat.server.keyring import Keyring
 from backbeat.server.realtime import Realtime
 from backbeat.server.settings import Settings
 from backbeat.server.socket import Socket
@@ -212,8 +213,10 @@ class Server:
         self.clock = Clock()
         self.policies = Policies()
         self.subscriptions = Subscriptions()
+        self.keyring = Keyring(SECRET)
         self.realtime = Realtime(
             Settings(database_url="", jwt_secret=SECRET, publishable_key="sb_publishable_x", **settings),
+            keyring=self.keyring,
             authorizer=self.policies,
             changes=self.subscriptions,
             clock=self.clock,

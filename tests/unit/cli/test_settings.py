@@ -1,0 +1,56 @@
+"""Where settings come from: a flag wins over the environment, and the environment over the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backbeat.cli import app
+
+REQUIRED = ["--database-url", "postgresql://x", "--jwt-secret", "s" * 32]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+
+def parsed(*arguments: str) -> dict[str, Any]:
+    """The arguments `backbeat serve` would get."""
+    _, bound, _ = app.parse_args(["serve", *REQUIRED, *arguments])
+    return bound.arguments
+
+
+def write_file(text: str) -> None:
+    """Write the settings file of this folder."""
+    Path("backbeat.toml").write_text(text)
+
+
+def test_a_setting_comes_from_the_file() -> None:
+    """Under the name of its command."""
+    write_file("[serve]\nport = 5001\n[dev]\nport = 1\n")
+    assert parsed()["port"] == 5001
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BACKBEAT_ and the flag's name."""
+    write_file("[serve]\nport = 5001\n")
+    monkeypatch.setenv("BACKBEAT_PORT", "5002")
+    assert parsed()["port"] == 5002
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is typed counts."""
+    monkeypatch.setenv("BACKBEAT_PORT", "5002")
+    assert parsed("--port", "5003")["port"] == 5003
+
+
+def test_limits_are_settings_like_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By flag and by environment, and the rest keeps its defaults."""
+    monkeypatch.setenv("BACKBEAT_MAX_EVENTS_PER_SECOND", "7")
+    limits = parsed("--max-concurrent-users", "3")["limits"]
+    assert (limits.max_events_per_second, limits.max_concurrent_users) == (7, 3)
+    assert limits.max_joins_per_second == 100
