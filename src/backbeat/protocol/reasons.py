@@ -34,7 +34,10 @@ class Where(Enum):
     """A `system` message on the channel: the text alone."""
 
     HTTP = "http"
-    """The answer to an HTTP request, with a status."""
+    """The answer to an HTTP request, with a status. There, every refused token reads `Unauthorized`."""
+
+    BATCH = "batch"
+    """The answer to a batch of broadcasts, about one of them: the text alone, beside the code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +321,7 @@ BROADCAST_DENIED = Reason(
         "There is no INSERT policy on `realtime.messages` for the role, or it is false for this topic.",
         "The policy asks for another `extension` than `broadcast`.",
     ),
-    where=(Where.REPLY, Where.SYSTEM),
+    where=(Where.REPLY, Where.SYSTEM, Where.BATCH),
 )
 PRESENCE_DENIED = Reason(
     "Unauthorized",
@@ -399,7 +402,7 @@ DATABASE_UNREACHABLE = Reason(
         "Postgres has no connection left.",
         "`backbeat migrate` never ran in this database, or is older than the server.",
     ),
-    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
+    where=(Where.JOIN, Where.SYSTEM, Where.BATCH),
 )
 POLICY_FAILED = Reason(
     "Unauthorized",
@@ -413,7 +416,7 @@ POLICY_FAILED = Reason(
         "The `role` of the token does not exist, or the server's login is not a member of it.",
         "The topic or the token holds a character that Postgres cannot store.",
     ),
-    where=(Where.JOIN, Where.SYSTEM),
+    where=(Where.JOIN, Where.SYSTEM, Where.BATCH),
 )
 MISSING_PARTITION = Reason(
     "MissingPartition",
@@ -428,7 +431,7 @@ MISSING_PARTITION = Reason(
         "The server's login may not act as the owner of the table.",
         "Partitions were dropped by hand.",
     ),
-    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
+    where=(Where.JOIN, Where.SYSTEM, Where.BATCH),
 )
 QUERY_CANCELED = Reason(
     "QueryCanceled",
@@ -443,7 +446,7 @@ QUERY_CANCELED = Reason(
         "A policy waits for a lock that a migration holds.",
         "An administrator cancelled the query.",
     ),
-    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
+    where=(Where.JOIN, Where.SYSTEM, Where.BATCH),
 )
 REPLAY_PUBLIC = Reason(
     "UnableToReplayMessages",
@@ -507,7 +510,7 @@ POOL_EXHAUSTED = Reason(
         "The policies on `realtime.messages` are slow.",
         "`database_connections` is too small for the traffic.",
     ),
-    where=(Where.JOIN, Where.SYSTEM, Where.HTTP),
+    where=(Where.JOIN, Where.SYSTEM, Where.BATCH),
 )
 JOIN_BACKLOG = Reason(
     "UnknownErrorOnChannel",
