@@ -195,9 +195,9 @@ class _Pool:
         """Take one on nobody's share."""
         return self.bucket.take(now, 1.0, self.reserve)
 
-    def wait(self, now: float, cost: float = 1.0) -> float:
-        """Seconds until a sender beyond its share may take so many; infinite if never."""
-        return self.bucket.wait(now, cost, self.reserve)
+    def wait(self, now: float) -> float:
+        """Seconds until a sender beyond its share may take one."""
+        return self.bucket.wait(now, 1.0, self.reserve)
 
 
 class _Share:
@@ -285,10 +285,6 @@ class ProjectLimits:
         if self._http.take(now, count):
             return None
         return reasons.HTTP_EVENTS_LIMIT if self._events.wait(now) else reasons.HTTP_BATCH_LIMIT
-
-    def http_wait(self, count: int, now: float) -> float:
-        """Seconds after which to send a refused request of so many messages again; infinite if never."""
-        return self._events.wait(now, count)
 
     def database(self, count: int, now: float) -> Reason | None:
         """Whether so many messages stored in the database may be sent (section 6.6); if not, the reason."""

@@ -286,17 +286,6 @@ def test_nothing_left_for_http_is_said_so() -> None:
     assert limits.http(1, START) is reasons.HTTP_EVENTS_LIMIT
 
 
-def test_an_http_caller_learns_how_long_to_wait() -> None:
-    """After that time the same batch goes through; one that never fits has no such time."""
-    limits = project(max_events_per_second=10)
-    while limits.http(10, START) is None:
-        pass
-    wait = limits.http_wait(10, START)
-    assert 0 < wait < BURST
-    assert limits.http(10, START + wait) is None
-    assert limits.http_wait(10_000, START) == math.inf
-
-
 def test_requests_are_limited_apart_from_messages() -> None:
     """Requests that say nothing can be too many as well, and keep no message away."""
     limits = project(max_events_per_second=10)
@@ -331,7 +320,6 @@ def test_zero_is_no_limit() -> None:
         )
     ]
     assert set(answers) == {None}
-    assert limits.http_wait(10_000, START) == 0
 
 
 # Fairness ---------------------------------------------------------------------------------------------------
