@@ -159,8 +159,8 @@ class Verifier:
                 raise reasons.TOKEN_NOT_YET_VALID.refusal()
             return Claims.of(claims)
         except OverflowError as error:
-            # JSON knows no largest integer; floats and the JSON that policies read do.
-            raise reasons.TOKEN_MALFORMED.refusal(context="One of its numbers is too large.") from error
+            # JSON knows no largest integer, a float does.
+            raise reasons.TOKEN_MALFORMED.refusal(context="Its claim `exp` is no moment.") from error
 
     def _claims(self, compact: str) -> Mapping[str, Any]:
         """Return the payload of a token whose signature holds."""
