@@ -3,10 +3,10 @@
     python bench/channels.py [--channels 1000] [--rounds 3]
 
 Starts `backbeat serve` beside a temporary Postgres. Both ways join the same channels on the same server in
-the same run, in turns, with a new socket each time. The opponent waits for each reply before it sends the next
-join, as every client has to whose server does one thing at a time. Public channels need no database; private
-ones ask it about their policies. A heartbeat is sent right behind the thousand joins: when it is answered
-before the last of them is, joins that wait for the database hold up nothing else.
+the same run, in turns, with a new socket each time. The opponent waits for each reply before it sends the
+next join, as every client has to whose server does one thing at a time. Public channels need no database;
+private ones ask it about their policies. A heartbeat is sent right behind the thousand joins: when it is
+answered before the last of them is, joins that wait for the database hold up nothing else.
 """
 
 from __future__ import annotations
