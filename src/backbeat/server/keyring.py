@@ -160,8 +160,14 @@ class Keyring:
         )
 
     async def refresh(self) -> None:
-        """Read the key set again: wait for the refresh that is running, else for a new one."""
+        """Read the key set because a token names an unknown key; within the cooldown, nothing happens.
+
+        Waits for the refresh that is running, else for a new one.
+        """
         if not self._refreshing():
+            # Asked again here: between `may_learn` and this call, another token may have had its refresh.
+            if self._source is None or self._closed or not self._has_cooled_down():
+                return
             self._asked_at = self._clock()
         await self._refreshed()
 

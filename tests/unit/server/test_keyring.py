@@ -505,6 +505,15 @@ async def test_after_the_cooldown_an_unknown_key_asks_again(
     assert isinstance(await ask(keyring, NEW.token()), Token)
 
 
+async def test_refreshes_on_demand_keep_the_cooldown(make: Callable[..., Keyring], site: Site) -> None:
+    """Whoever was told that a key may be new, and comes late, causes no second question."""
+    keyring = make(site.url)
+    await keyring.start()
+    await keyring.refresh()
+    await keyring.refresh()
+    assert len(site.requests) == 2
+
+
 @pytest.mark.parametrize(
     "token",
     [
@@ -587,6 +596,7 @@ async def test_a_closed_keyring_asks_nobody(make: Callable[..., Keyring], site: 
     await keyring.start()
     await keyring.aclose()
     await ask(keyring, NEW.token())
+    await keyring.refresh()
     assert len(site.requests) == 1
 
 
