@@ -339,7 +339,7 @@ class _BroadcastApi:
             _refuse_field(reasons.HTTP_PAYLOAD_TOO_LARGE, "payload")
         if content_type != BYTES:
             payload = payload or b"{}"
-            _decode(payload, _raw)
+            _check_json(payload)
         try:
             delivery = UserBroadcast(event, payload, is_json=content_type != BYTES)
         except ProtocolError:
@@ -524,18 +524,15 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def _check_json(body: bytes) -> None:
     """Check that a body is JSON text, all of it: what is spliced through is not looked at again.
 
     Raises:
         BadRequest: it is not.
-        msgspec.ValidationError: it is, but not of the decoder's type.
     """
     try:
         body.isascii() or body.decode()
-        return decoder.decode(body)
-    except msgspec.ValidationError:
-        raise
+        _raw.decode(body)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise reasons.HTTP_MALFORMED_JSON.refusal() from error
 
@@ -551,10 +548,9 @@ def _messages(body: bytes, max_payload: int) -> list[_Message]:
         BadRequest: the body is not JSON.
         _Invalid: it is not a batch, or a message in it is not one.
     """
-    try:
-        fields = _decode(body, _fields) if body else {}
-    except msgspec.ValidationError:
-        fields = {}
+    body = body or b"{}"
+    _check_json(body)
+    fields = _object_fields(body)
     problems: dict[str, Reason] = {}
     entries = _read(fields, "messages", _entries, problems)
     if problems:
@@ -573,10 +569,7 @@ def _messages(body: bytes, max_payload: int) -> list[_Message]:
 def _message(entry: bytes, max_payload: int) -> _Message | dict[str, Reason]:
     """Read one message of a batch, or say what is wrong with which of its fields."""
     problems: dict[str, Reason] = {}
-    try:
-        fields = _fields.decode(entry)
-    except msgspec.ValidationError:
-        fields = {}
+    fields = _object_fields(entry)
     topic = _read(fields, "topic", _text, problems, required=True)
     event = _read(fields, "event", _text, problems, required=True)
     payload = _read(fields, "payload", _object, problems, required=True)
@@ -588,6 +581,14 @@ def _message(entry: bytes, max_payload: int) -> _Message | dict[str, Reason]:
     if problems or topic is None or event is None:
         return problems
     return _Message(topic, event, text, private=bool(private), id=name)
+
+
+def _object_fields(text: bytes) -> Mapping[str, msgspec.Raw]:
+    """The fields of an object; what is no object has none."""
+    try:
+        return _fields.decode(text)
+    except msgspec.ValidationError:
+        return {}
 
 
 def _read(
