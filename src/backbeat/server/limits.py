@@ -12,7 +12,9 @@ follows:
   sends it: also one socket alone.
 * Over any T seconds a project gets through at most its limit times (5 + T).
 * Whoever floods is refused while half the bucket is left, and that half refills at the full rate: the shares
-  of the others, which add up to that rate, still get through.
+  of the others, which add up to that rate, still get through. This is exact while half a bucket holds a
+  message for every sender (at 100 per second: for 250); beyond that, some may be refused when all of them
+  speak in one instant.
 * A share starts empty. Opening ever new sockets therefore wins nothing.
 
 Every call takes `now`: seconds of a clock that never goes back. A refused call is charged nothing.

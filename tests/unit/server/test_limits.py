@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from itertools import accumulate
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backbeat.errors import ConfigurationError
@@ -73,6 +73,7 @@ def test_a_window_without_length_is_refused() -> None:
 # Buckets ----------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(rate=rates, burst=st.floats(min_value=1, max_value=100), gaps=gaps)
 def test_no_window_gives_more_than_burst_and_rate(rate: int, burst: float, gaps: list[float]) -> None:
     """Between any two calls, and so over any length of time."""
@@ -332,6 +333,7 @@ def test_one_socket_alone_may_use_the_whole_limit() -> None:
     assert all(talker.event(START + number / 100) is None for number in range(3000))
 
 
+@settings(deadline=None)
 @given(
     rate=rates,
     senders=st.lists(st.tuples(st.integers(0, 9), st.floats(0, 0.5)), max_size=300),
@@ -351,13 +353,18 @@ def test_a_project_never_exceeds_its_limit(rate: int, senders: list[tuple[int, f
         assert len(taken) <= rate * (BURST + taken[-1] - taken[0]) + 0.01
 
 
+@settings(deadline=None)
 @given(
     rate=st.integers(10, 1000),
-    users=st.integers(1, 30),
+    users=st.integers(1, 23),
     pauses=st.lists(st.floats(0, 0.5), min_size=20, max_size=60),
 )
 def test_a_flood_keeps_nobody_from_using_their_share(rate: int, users: int, pauses: list[float]) -> None:
-    """All others flood at every moment; one sends as often as the limit divided by the senders allows."""
+    """All others flood at every moment; one sends as often as the limit divided by the senders allows.
+
+    With the HTTP callers and the database there are up to 25 senders: as many as half of the smallest bucket
+    holds messages, which is how far the guarantee goes.
+    """
     limits = project(max_events_per_second=rate)
     quiet, *flooders = [user(limits) for _ in range(users)]
     share = rate / (users + 2)
