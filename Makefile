@@ -4,13 +4,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo test unit picture check format lock clean
+.PHONY: help install install-tests demo test unit docs picture check format lock clean
 
 help:
 	@echo "make demo     run the band app"
 	@echo "make test     install what tests need, and run them all"
 	@echo "make unit     run the unit tests only"
 	@echo "make check    check format, lint, types and import rules"
+	@echo "make docs     write the pages of the error codes anew"
 	@echo "make format   format the code"
 	@echo "make lock     write requirements.lock anew"
 
@@ -39,14 +40,19 @@ test: install-tests check
 unit: install
 	$(BIN)/pytest tests/unit
 
+# What is written from the code: a page for each error code.
+docs: install
+	$(BIN)/python scripts/error-pages
+
 # The picture in the README, taken by the end-to-end test.
 picture: install-tests
 	BACKBEAT_PICTURE=docs/band-app.png $(BIN)/pytest tests/e2e/test_band_app.py -k worth_showing
 
 check: install
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --check . scripts/error-pages
+	$(BIN)/ruff check . scripts/error-pages
 	$(BIN)/mypy
+	$(BIN)/mypy scripts/error-pages
 	$(BIN)/lint-imports
 
 format: install

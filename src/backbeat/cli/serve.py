@@ -38,6 +38,7 @@ def serve(
     explain: bool = False,
     private_only: Annotated[bool, Parameter(negative="")] = False,
     jwks: str = "",
+    metrics_jwt_secret: Annotated[str, Parameter(show_default=False)] = "",
     max_channels: int = 100,
     limits: Annotated[LimitSettings, Parameter(name="*")] = LimitSettings(),  # noqa: B008 - frozen
     log_level: str = "info",
@@ -69,6 +70,8 @@ def serve(
         Refuse public channels.
     jwks
         The path or URL of a JSON Web Key Set, for tokens that are signed with RS256, ES256 or EdDSA.
+    metrics_jwt_secret
+        What the bearer token of a reader of /metrics is signed with; without it, only this machine may read.
     max_channels
         How many channels one socket may hold.
     log_level
@@ -85,6 +88,7 @@ def serve(
         explain=explain,
         private_only=private_only,
         jwks=jwks,
+        metrics_jwt_secret=metrics_jwt_secret,
         max_channels=max_channels,
         limits=limits,
     )

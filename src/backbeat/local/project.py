@@ -135,6 +135,7 @@ class Project:
             secret_key=options.secret_key,
             change_delay=options.change_delay,
             explain=options.explain,
+            metrics_open=True,
             limits=options.limits,
         )
         self._listeners = listen(options.host, options.port, flag="--port")

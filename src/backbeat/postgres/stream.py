@@ -128,6 +128,11 @@ class ReplicationStream:
         """Up to where everything has been handled; None before the first connection."""
         return self._walsender.position if self._walsender else None
 
+    @property
+    def complete_until(self) -> float | None:
+        """Up to when all commits have arrived, in seconds since 1970; None before the first connection."""
+        return self._walsender.complete_until if self._walsender else None
+
     async def run(self) -> NoReturn:
         """Stream until cancelled, whatever happens to Postgres.
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from backbeat.postgres.authorize import Authorizer
 from backbeat.postgres.database import Database
+from backbeat.server.broadcast_api import broadcast_routes
 from backbeat.server.feed import Feed
+from backbeat.server.health import MetricsAccess, operations_routes
 from backbeat.server.keyring import Keyring
+from backbeat.server.metrics import Metrics
 from backbeat.server.realtime import Realtime
 from backbeat.server.socket import PATHS
 
@@ -36,31 +39,26 @@ async def run_realtime(settings: Settings) -> AsyncIterator[tuple[Realtime, Feed
     Args:
         settings: what the server was told.
     """
+    metrics = Metrics()
     keyring = Keyring(settings.jwt_secret, source=settings.jwks or None)
-    await keyring.start()
     database = Database(settings.database_url, size=settings.database_connections)
-    await database.open()
     feed = Feed(settings, database)
-    realtime = Realtime(settings, keyring=keyring, authorizer=Authorizer(database), changes=feed)
-    feeding = realtime.spawn(feed.run(realtime), name="feed")
-    try:
+    authorizer = Authorizer(database, observe=metrics.authorizations.observe)
+    async with AsyncExitStack() as resources:
+        resources.push_async_callback(keyring.aclose)
+        await keyring.start()
+        resources.push_async_callback(database.aclose)
+        await database.open()
+        realtime = Realtime(settings, keyring=keyring, authorizer=authorizer, changes=feed, metrics=metrics)
+        resources.push_async_callback(realtime.aclose)
+        realtime.spawn(feed.run(realtime), name="feed")
         yield realtime, feed
-    finally:
-        feeding.cancel()
-        await realtime.aclose()
-        await database.aclose()
-        await keyring.aclose()
 
 
 def realtime_routes(realtime: Realtime, feed: Feed) -> list[Route]:
     """The HTTP routes of the realtime server."""
-
-    async def healthcheck(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "changes": feed.state.phase.value})
-
-    async def metrics(_: Request) -> Response:
-        media_type = "text/plain; version=0.0.4; charset=utf-8"
-        return PlainTextResponse(realtime.metrics.exposition(), media_type=media_type)
+    settings = realtime.settings
+    access = MetricsAccess(settings.metrics_jwt_secret, anyone=settings.metrics_open)
 
     async def not_an_upgrade(_: Request) -> Response:
         return JSONResponse(
@@ -68,8 +66,8 @@ def realtime_routes(realtime: Realtime, feed: Feed) -> list[Route]:
         )
 
     return [
-        Route("/healthcheck", healthcheck),
-        Route("/metrics", metrics),
+        *operations_routes(realtime, feed, feed.database, access=access),
+        *broadcast_routes(realtime, limiter=realtime.limits),
         *(Route(path, not_an_upgrade) for path in sorted(PATHS)),
     ]
 

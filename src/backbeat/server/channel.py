@@ -122,7 +122,7 @@ class Channel:
         self.join_ref = join.join_ref or join.ref
         self.hears = Hears.NOTHING
         self._outbox = Outbox(
-            socket.write, socket.serializer, join.topic, self.join_ref, explain=realtime.settings.explain
+            socket.send, socket.serializer, join.topic, self.join_ref, explain=realtime.settings.explain
         )
         self._ref = join.ref
         self._replaces = replaces
@@ -431,6 +431,7 @@ class Channel:
         if reason := self.socket.limits.presence(self.realtime.loop.time(), self._window):
             self.shut_down(reason.refusal(topic=self.sub_topic))
             return
+        self.realtime.metrics.presence_events += 1
         try:
             push = _presence_push.decode(message.payload)
         except msgspec.DecodeError:

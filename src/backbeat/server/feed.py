@@ -7,6 +7,7 @@ never waits for a policy; row changes keep their own order.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from backbeat.postgres.messages import StoredMessage
     from backbeat.postgres.transactions import Transaction
     from backbeat.protocol.bindings import Binding
+    from backbeat.server.metrics import Metrics
     from backbeat.server.realtime import Realtime
     from backbeat.server.settings import Settings
     from backbeat.tokens.claims import Claims
@@ -56,7 +58,7 @@ class Feed:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
-        self._database = database
+        self.database = database
         self._changes = Changes(
             settings.database_url, deliver=self._deliver, publication=settings.publication
         )
@@ -83,12 +85,28 @@ class Feed:
             realtime: whose rooms and channels to deliver to.
         """
         self._realtime = realtime
+        self._count_for(realtime.metrics)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._maintain(), name="messages maintenance")
                 tasks.create_task(self._stream.run(), name="replication stream")
         finally:
             await self._changes.aclose()
+
+    def _count_for(self, metrics: Metrics) -> None:
+        """Let the metrics of a server show what happens here."""
+        changes = self._changes
+        metrics.watch("realtime_subscriptions_manager_subscribers", lambda: len(changes.subscribers()))
+        metrics.watch("backbeat_changes_checked_total", lambda: changes.checked)
+        metrics.watch("backbeat_changes_dropped_stale_total", lambda: changes.dropped_stale)
+        metrics.watch("backbeat_changes_denied_by_error_total", lambda: changes.denied_by_error)
+        metrics.watch("backbeat_stream_up", self.streaming.is_set)
+        metrics.watch("backbeat_stream_since_seconds", lambda: self.state.since)
+        metrics.watch("backbeat_replication_lag_seconds", self._lag)
+
+    def _lag(self) -> float | None:
+        arrived = self._stream.complete_until
+        return None if arrived is None else max(0.0, time.time() - arrived)
 
     # Subscriptions ------------------------------------------------------------------------------------------
 
@@ -112,7 +130,12 @@ class Feed:
         Raises:
             Unavailable: the database is away, or took too long.
         """
-        return await replay(self._database, topic, since_ms=since_ms, limit=limit)
+        assert self._realtime is not None
+        started = time.perf_counter()
+        try:
+            return await replay(self.database, topic, since_ms=since_ms, limit=limit)
+        finally:
+            self._realtime.metrics.replays.observe(time.perf_counter() - started)
 
     # What the stream says -----------------------------------------------------------------------------------
 
@@ -120,11 +143,16 @@ class Feed:
         for transaction in batch:
             for event in transaction.events:
                 if isinstance(event, Insert) and (event.relation.schema, event.relation.table) == MESSAGES:
-                    self._broadcast_stored(event)
+                    self._broadcast_stored(event, transaction.commit_time / 1_000_000)
         await self._changes.handle(batch)
 
-    def _broadcast_stored(self, event: Insert) -> None:
-        """Deliver a row of realtime.messages to the room it names; a bad one costs only itself."""
+    def _broadcast_stored(self, event: Insert, committed: float) -> None:
+        """Deliver a row of realtime.messages to the room it names; a bad one costs only itself.
+
+        Args:
+            event: the row.
+            committed: when, in seconds since 1970 by the clock of Postgres.
+        """
         assert self._realtime is not None
         try:
             stored = message_of(event)
@@ -146,7 +174,9 @@ class Feed:
         if reason := self._realtime.limits.database(1, self._realtime.loop.time()):
             log.warning("stored message dropped", code=reason.code, reason=reason.text)
             return
-        self._realtime.metrics.messages_from_database += 1
+        metrics = self._realtime.metrics
+        metrics.messages_from_database += 1
+        metrics.commit_latency.observe(max(0.0, time.time() - committed))
         room.publish(delivery, len(payload))
 
     def _stream_changed(self, state: StreamState) -> None:
@@ -217,7 +247,7 @@ class Feed:
         """Keep a partition of realtime.messages for every day, however long the server runs."""
         while True:
             try:
-                await maintain(self._database)
+                await maintain(self.database)
             except BackbeatError as error:
                 log.warning("maintenance postponed", code=error.code, reason=error.message)
                 await asyncio.sleep(MAINTENANCE_RETRY)

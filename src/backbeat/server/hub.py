@@ -255,6 +255,9 @@ class Room:
         if delivery.stored_as is not None:
             for tap in self._taps:
                 tap.append(delivery)
+        if delivery.audience & Hears.BROADCAST:
+            self._metrics.broadcasts += 1
+            self._metrics.payload_sizes.observe(size)
         self._pending_bytes += size
         if self._pending_bytes > MAX_BATCH_BYTES:
             self.flush()
@@ -275,13 +278,14 @@ class Room:
                 continue
             self._metrics.deliveries += len(audible) * len(members)
             if special.isdisjoint(members):
+                self._metrics.bytes_out += len(data) * len(members)
                 for write in members.values():
                     write(data)
                 continue
             for member, write in members.items():
-                if member not in special:
-                    write(data)
-                elif own := self._joined(self._for(member, audible), serializer):
+                own = data if member not in special else self._joined(self._for(member, audible), serializer)
+                if own:
+                    self._metrics.bytes_out += len(own)
                     write(own)
 
     def _for(self, member: Member, deliveries: Sequence[Delivery]) -> list[Delivery]:

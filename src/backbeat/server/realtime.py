@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -72,6 +73,7 @@ class Realtime:
         keyring: verifies tokens.
         authorizer: decides about private channels.
         changes: keeps change subscriptions.
+        metrics: what counts; its own if None.
         clock: seconds since the epoch; tokens are measured against it.
     """
 
@@ -82,13 +84,14 @@ class Realtime:
         keyring: Keyring,
         authorizer: Authorization,
         changes: ChangeSource,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self.keyring = keyring
         self.authorizer = authorizer
         self.changes = changes
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.now = clock
         self.draining = False
         self.limits = ProjectLimits(settings.limits)
@@ -97,9 +100,16 @@ class Realtime:
         self._keys = settings.keys
         self._known_keys: dict[str, Token] = {}
         self._known_generation = keyring.generation
+        self._learning: asyncio.Task[None] | None = None
         self._sockets: set[Socket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper = self.loop.call_later(SWEEP_INTERVAL, self._sweep)
+        self.metrics.watch("phoenix_connections_max", lambda: settings.limits.max_concurrent_users or inf)
+        self.metrics.watch("backbeat_users", lambda: self.limits.users)
+        self.metrics.watch("backbeat_rooms", lambda: len(self.hub))
+        self.metrics.watch(
+            "backbeat_write_buffer_bytes", lambda: sum(socket.waiting_bytes for socket in self._sockets)
+        )
 
     def __repr__(self) -> str:
         return f"<Realtime sockets={len(self._sockets)} rooms={len(self.hub)} tasks={len(self._tasks)}>"
@@ -152,8 +162,12 @@ class Realtime:
                 raise reasons.TOKEN_EXPIRED_AT_CONNECT.refusal() from refusal
             if self.keyring.may_learn(value, refusal):
                 # A handshake is answered at once; the next one will find the key, if there is one.
-                self.spawn(self.keyring.refresh(), name="unknown API key")
+                self._learn_keys()
             raise
+
+    def _learn_keys(self) -> None:
+        if self._learning is None or self._learning.done():
+            self._learning = self.spawn(self.keyring.refresh(), name="unknown API key")
 
     def still_valid(self, token: Token) -> Token:
         """Return a token that was verified before, if it has not ended since.

@@ -40,6 +40,10 @@ class Settings:
             joined is left alone.
         database_connections: connections for authorizing private channels.
         limits: how much clients may do.
+        metrics_jwt_secret: what the bearer token of whoever reads `/metrics` is signed with (HS256); empty
+            for no such token.
+        metrics_open: whether everybody may read `/metrics` when there is no such secret; else, only this
+            machine may.
     """
 
     database_url: str = field(repr=False)
@@ -59,12 +63,18 @@ class Settings:
     alone_timeout: float = 600.0
     database_connections: int = 3
     limits: LimitSettings = LimitSettings()  # noqa: RUF009 - frozen
+    metrics_jwt_secret: str = field(default="", repr=False)
+    metrics_open: bool = False
 
     def __post_init__(self) -> None:
         if len(self.jwt_secret.encode()) < MIN_SECRET_BYTES:
             raise ConfigurationError(
                 f"The JWT secret is shorter than {MIN_SECRET_BYTES} bytes.",
                 hint="Give the secret your tokens are signed with: --jwt-secret, or BACKBEAT_JWT_SECRET.",
+            )
+        if self.metrics_jwt_secret and len(self.metrics_jwt_secret.encode()) < MIN_SECRET_BYTES:
+            raise ConfigurationError(
+                f"The setting metrics_jwt_secret is shorter than {MIN_SECRET_BYTES} bytes."
             )
         for name in ("max_channels", "max_frame_bytes", "max_payload_bytes", "write_buffer_bytes"):
             if getattr(self, name) < 1:

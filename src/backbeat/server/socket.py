@@ -109,6 +109,16 @@ class Socket(asyncio.Protocol):
     def __repr__(self) -> str:
         return f"<Socket vsn={self.serializer.vsn} channels={len(self.channels)}>"
 
+    def send(self, data: bytes) -> None:
+        """Write bytes of whole frames to this client alone."""
+        self._server.metrics.bytes_out += len(data)
+        self.write(data)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much waits for the client to read it."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     # What asyncio tells -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -127,13 +137,14 @@ class Socket(asyncio.Protocol):
                 return
             data = rest
         self.last_seen = self._server.loop.time()
+        self._server.metrics.bytes_in += len(data)
         for event in self._parser.feed(data):
             if isinstance(event, Text):
                 self._text(event.payload)
             elif isinstance(event, Binary):
                 self._binary(event.payload)
             elif isinstance(event, Ping):
-                self.write(pong_frame(event.payload))
+                self.send(pong_frame(event.payload))
             elif isinstance(event, Close):
                 self._answer_close(event)
             elif isinstance(event, Violation):
@@ -211,14 +222,14 @@ class Socket(asyncio.Protocol):
         self._parser = FrameParser(max_message=self._server.settings.max_frame_bytes)
         self.last_seen = now
         self._server.connected(self)
-        self.write(accept(request))
+        self.send(accept(request))
 
     def _refuse(
         self, status: int, body: Mapping[str, str], headers: tuple[tuple[str, str], ...] = ()
     ) -> None:
         if self._transport is not None:
             text = msgspec.json.encode(body)
-            self.write(refuse(status, text, "application/json; charset=utf-8", headers=headers))
+            self.send(refuse(status, text, "application/json; charset=utf-8", headers=headers))
             self._transport.close()
 
     # Messages -----------------------------------------------------------------------------------------------
@@ -303,7 +314,7 @@ class Socket(asyncio.Protocol):
     def _reply(self, message: Incoming, payload: bytes) -> None:
         """Reply on a topic that is not joined: there is no join ref to name."""
         text = self.serializer.encode(None, message.ref, message.topic, Event.REPLY, payload)
-        self.write(text_frame(text))
+        self.send(text_frame(text))
 
     # Closing ------------------------------------------------------------------------------------------------
 
@@ -320,7 +331,7 @@ class Socket(asyncio.Protocol):
         if self._parser is None:
             self._transport.close()
             return
-        self.write(close_frame(code, reason))
+        self.send(close_frame(code, reason))
         self._closing = self._server.loop.call_later(CLOSE_PATIENCE, self._transport.abort)
 
     def _answer_close(self, event: Close) -> None:
@@ -329,7 +340,7 @@ class Socket(asyncio.Protocol):
             return
         self._leave_channels()
         if self._closing is None:
-            self.write(close_frame(event.code))
+            self.send(close_frame(event.code))
         self._transport.close()
 
     def _drop(self) -> None:
