@@ -70,6 +70,7 @@ class HttpServer(uvicorn.Server):
         finally:
             stopping.cancel()
             if self._realtime is not None:
-                self._realtime.draining = True
+                # Not only when uvicorn gets to it: that looks ten times a second whether it should stop.
+                self._realtime.drain()
             self.should_exit = True
             await serving

@@ -116,13 +116,17 @@ class Realtime:
 
     async def aclose(self) -> None:
         """Close every socket, stop every task, and wait for them."""
-        self.draining = True
         self._sweeper.cancel()
-        for socket in list(self._sockets):
-            socket.shutdown()
+        self.drain()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def drain(self) -> None:
+        """Take no more sockets and joins, and send away those who are here."""
+        self.draining = True
+        for socket in list(self._sockets):
+            socket.shutdown()
 
     # Tokens -------------------------------------------------------------------------------------------------
 

@@ -207,6 +207,8 @@ class Socket(asyncio.Protocol):
         key = request.headers.get("x-api-key") or request.query.get("apikey", "")
         if not key:
             raise reasons.API_KEY_MISSING.refusal()
+        if self._server.draining:
+            raise reasons.RESTARTING.refusal()
         self.token = self._server.verify_api_key(key)
         now = self._server.loop.time()
         if reason := self._server.limits.connect(now):

@@ -194,6 +194,13 @@ async def test_stopping_closes_with_1012(server: Any) -> None:
     assert client.frames()[0][1][:2] == (1012).to_bytes(2, "big")
 
 
+async def test_a_draining_server_refuses_connects(server: Any) -> None:
+    """503, and a text that says to come back."""
+    server.realtime.drain()
+    client = server.client()
+    assert (status(client), body(client)["error"]) == (503, "Realtime is restarting, please standby")
+
+
 async def test_a_slow_reader_is_dropped(server: Any) -> None:
     """Its transport says that too much waits; the connection is cut, and counted."""
     client = server.client()
