@@ -52,12 +52,12 @@ class LimitSettings:
     0 switches a limit off.
 
     Attributes:
-        max_concurrent_users: sockets that have joined a channel at least once.
-        max_joins_per_second: sockets opened and channels joined.
-        max_events_per_second: messages sent by clients, over HTTP and by the database; also HTTP requests.
-        max_presence_events_per_second: calls of `track` and `untrack`.
-        max_client_presence_events_per_window: calls of `track` and `untrack` of one channel in one window.
-        client_presence_window_ms: how long such a window is, in milliseconds.
+        max_concurrent_users: Sockets that have joined a channel at least once; 0 for any number.
+        max_joins_per_second: Sockets opened and channels joined.
+        max_events_per_second: Messages sent by clients, over HTTP and by the database; also HTTP requests.
+        max_presence_events_per_second: Calls of `track` and `untrack`.
+        max_client_presence_events_per_window: Calls of `track` and `untrack` of one channel in one window.
+        client_presence_window_ms: How long such a window is, in milliseconds.
 
     Raises:
         ConfigurationError: one of them makes no sense; it is named.
