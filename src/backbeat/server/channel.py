@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import structlog
 
-from backbeat.errors import Refusal
+from backbeat.errors import ProtocolError, Refusal, TokenRefused
 from backbeat.postgres.authorize import Permissions
 from backbeat.protocol import reasons
 from backbeat.protocol.join import JoinRequest
@@ -285,12 +285,19 @@ class Channel:
         """Send stored messages, each once, however it comes: read, passed meanwhile, or still on its way."""
         assert self._room is not None
         ids = frozenset(message.id for message in replayed)
-        frames = [replay_frame(each, self.serializer, self.topic, self.join_ref) for each in replayed]
+        frames = [self._replay_frame(each) for each in replayed]
         frames += [each.frame(self.serializer, self.topic) for each in passing if each.stored_as not in ids]
         if data := b"".join(frames):
             self._outbox.frames(data)
         self._room.already_heard(self, ids)
         self.realtime.loop.call_later(IN_FLIGHT, self._room.already_heard, self, frozenset())
+
+    def _replay_frame(self, message: StoredMessage) -> bytes:
+        try:
+            return replay_frame(message, self.serializer, self.topic, self.join_ref)
+        except ProtocolError as error:
+            log.warning("stored message not replayed", topic=self.topic, id=message.id, reason=error.message)
+            return b""
 
     async def _say_when_replicating(self) -> None:
         """Say that broadcasts from the database arrive, as soon as they do (section 3.7)."""
@@ -316,7 +323,8 @@ class Channel:
             topic=self.topic,
             reason=refusal.message,
             hint=refusal.hint,
-            token=self._who(),
+            # A token that was refused is named in the hint; this would be another one.
+            **({} if isinstance(refusal, TokenRefused) else {"token": self._who()}),
         )
         self._outbox.reply_error(refusal, self._ref, text=refusal.reason)
         self._close_replaced()

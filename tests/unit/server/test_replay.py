@@ -150,3 +150,14 @@ async def test_a_replay_needs_the_right_to_receive_broadcasts(server: Any) -> No
     client = server.client()
     client.join(ROOM, private=True, presence={"enabled": True}, broadcast=REPLAY)
     assert (await client.settled())[0][4]["response"]["reason"].startswith("Unauthorized: ")
+
+
+async def test_a_message_that_does_not_fit_a_binary_header_costs_only_itself(server: Any) -> None:
+    """An event of 300 bytes cannot be written as a binary frame; the others are replayed."""
+    event = "x" * 300
+    long = StoredMessage("id-1", "room", event, private=True, payload=None, binary=b"1")
+    server.subscriptions.stored = [long, stored(2)]
+    client = server.client()
+    client.join(ROOM, private=True, broadcast=REPLAY)
+    messages = await client.settled()
+    assert [message[3] for message in messages] == ["phx_reply", "broadcast"]
