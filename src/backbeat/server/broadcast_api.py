@@ -94,7 +94,7 @@ def broadcast_routes(realtime: Realtime, *, limiter: Limiter | None = None) -> l
     ]
 
 
-def token_of_request(realtime: Realtime, keys: ApiKeys, authorization: str, apikey: str) -> Token:
+async def token_of_request(realtime: Realtime, keys: ApiKeys, authorization: str, apikey: str) -> Token:
     """Find and verify the token of an HTTP request (HTTP surface specification, section 2.3).
 
     Args:
@@ -111,7 +111,9 @@ def token_of_request(realtime: Realtime, keys: ApiKeys, authorization: str, apik
         value = keys.token_of_request(authorization, apikey)
         if value is not None:
             api_key = value in (apikey, keys.anon, keys.service)
-            return realtime.verify_api_key(value) if api_key else realtime.verify(value)
+            if api_key:
+                return realtime.verify_api_key(value)
+            return await realtime.keyring.verify(value, now=realtime.now())
     except TokenRefused as refusal:
         if refusal.code == reasons.API_KEY_UNKNOWN.code:
             raise
@@ -318,7 +320,7 @@ class _BroadcastApi:
         """Send a batch: all of it is checked before any of it is sent (section 6.4)."""
         _content_type(request, JSON)
         self._count_request()
-        caller = self._caller(request)
+        caller = await self._caller(request)
         messages = _messages(await _body(request), self._realtime.settings.max_payload_bytes)
         self._count_messages(len(messages))
         for message in messages:
@@ -332,7 +334,7 @@ class _BroadcastApi:
         content_type = _content_type(request, JSON, BYTES)
         topic, event = _topic_and_event(request)
         self._count_request()
-        caller = self._caller(request)
+        caller = await self._caller(request)
         private = _private(request.query_params.get("private", ""))
         payload = await _body(request) if content_type else b""
         if len(payload) > self._realtime.settings.max_payload_bytes:
@@ -350,10 +352,10 @@ class _BroadcastApi:
         self._publish(topic, delivery, len(payload), private=private)
         return Response(status_code=202)
 
-    def _caller(self, request: Request) -> _Caller:
+    async def _caller(self, request: Request) -> _Caller:
         headers = request.headers
         return _Caller(
-            token_of_request(
+            await token_of_request(
                 self._realtime, self._keys, headers.get("authorization", ""), headers.get("apikey", "")
             ),
             {name: value for name, value in headers.items() if name.startswith("x-") and name != "x-api-key"},
