@@ -23,6 +23,7 @@ def configure(level: str = "info") -> None:
         else structlog.processors.JSONRenderer()
     )
     shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
