@@ -11,7 +11,7 @@ from backbeat.cli import logs
 from backbeat.cli.process import interruptible, run
 from backbeat.errors import Retry, StartError
 from backbeat.postgres.database import inspect
-from backbeat.server.app import create_app, run_realtime
+from backbeat.server.app import create_app, realtime_routes, run_realtime
 from backbeat.server.http import HttpServer
 from backbeat.server.limits import LimitSettings
 from backbeat.server.listener import listen
@@ -103,7 +103,8 @@ def serve(
 
     async def main(stop: asyncio.Event) -> None:
         async with run_realtime(settings) as (realtime, feed):
-            server = HttpServer(create_app(realtime, feed), listeners, realtime=realtime)
+            app = create_app(realtime_routes(realtime, feed))
+            server = HttpServer(app, listeners, realtime=realtime)
             address, bound = listeners[0].getsockname()[:2]
             log.info("serving", url=f"http://{address}:{bound}")
             await server.run_until(stop)

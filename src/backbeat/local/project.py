@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from starlette.applications import Starlette
 
 from backbeat.errors import StartError
 from backbeat.local.auth import Auth
@@ -27,7 +26,7 @@ from backbeat.local.caller import CrossOrigin
 from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.local.rest import Rest
 from backbeat.postgres.database import MIGRATIONS, Database, inspect, migrate
-from backbeat.server.app import realtime_routes, run_realtime
+from backbeat.server.app import create_app, realtime_routes, run_realtime
 from backbeat.server.http import HttpServer
 from backbeat.server.limits import LimitSettings
 from backbeat.server.listener import listen
@@ -212,7 +211,7 @@ class Project:
             )
             resources.push_async_callback(auth.aclose)
             rest = Rest(database=callers, keys=settings.keys, verifier=verifier)
-            app = Starlette(routes=[*auth.routes(), *rest.routes(), *realtime_routes(realtime, feed)])
+            app = create_app([*auth.routes(), *rest.routes(), *realtime_routes(realtime, feed)])
             server = HttpServer(CrossOrigin(app), self._listeners, realtime=realtime)
             announcing = asyncio.create_task(_announce(feed.streaming, ready), name="announce")
             try:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -20,10 +21,11 @@ from backbeat.server.realtime import Realtime
 from backbeat.server.socket import PATHS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.routing import BaseRoute
 
     from backbeat.server.settings import Settings
 
@@ -72,6 +74,15 @@ def realtime_routes(realtime: Realtime, feed: Feed) -> list[Route]:
     ]
 
 
-def create_app(realtime: Realtime, feed: Feed) -> Starlette:
-    """The HTTP application of `backbeat serve`."""
-    return Starlette(routes=realtime_routes(realtime, feed))
+def create_app(routes: Sequence[BaseRoute]) -> Starlette:
+    """Make an HTTP application that says in JSON what it does not have.
+
+    Args:
+        routes: what it has.
+    """
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"message": error.detail.lower()}, error.status_code, headers=error.headers)
+
+    return Starlette(routes=routes, exception_handlers={HTTPException: refused})

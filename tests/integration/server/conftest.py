@@ -13,7 +13,7 @@ import psycopg
 import pytest
 import websockets
 
-from backbeat.server.app import create_app, run_realtime
+from backbeat.server.app import create_app, realtime_routes, run_realtime
 from backbeat.server.feed import Feed
 from backbeat.server.http import HttpServer
 from backbeat.server.listener import listen
@@ -123,7 +123,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     listeners = listen("127.0.0.1", 0, flag="--port")
     stop = asyncio.Event()
     async with run_realtime(settings) as (realtime, feed):
-        server = HttpServer(create_app(realtime, feed), listeners, realtime=realtime)
+        app = create_app(realtime_routes(realtime, feed))
+        server = HttpServer(app, listeners, realtime=realtime)
         serving = asyncio.create_task(server.run_until(stop))
         try:
             port = listeners[0].getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -259,6 +260,14 @@ async def test_http_and_sockets_share_the_port(server: Running) -> None:
     assert health == "ok"
     assert (ready["ready"], ready["stream"]["phase"]) == (True, "streaming")
     assert "backbeat_channels 1\n" in metrics
+
+
+async def test_what_is_not_there_is_said_in_json(server: Running) -> None:
+    """Other products of a project answer 404, and never hang."""
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        await asyncio.to_thread(fetch, server.url.replace("ws://", "http://") + "/storage/v1/bucket")
+    with caught.value as error:
+        assert (error.code, json.loads(error.read())) == (404, {"message": "not found"})
 
 
 def fetch(url: str) -> str:
