@@ -215,7 +215,7 @@ async def test_times_of_a_token_may_have_fractions(server: Any) -> None:
     ids=["expired", "no role", "no exp", "signature"],
 )
 async def test_a_bad_token_refuses_the_join(server: Any, vsn: str, claims: dict[str, Any], text: str) -> None:
-    """The reason has its code in front; the socket stays, and others channels too."""
+    """The reason has its code in front; the socket stays, and so do its other channels."""
     client = server.client(vsn)
     client.join(ROOM, {"access_token": server.token(**claims), "config": {}})
     client.join("realtime:other", ref="2")
