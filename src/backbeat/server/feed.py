@@ -41,6 +41,12 @@ __all__ = ["Feed"]
 
 log = structlog.get_logger("backbeat.feed")
 
+MESSAGES: Final = ("realtime", "messages")
+"""Schema and table of the stored messages."""
+
+RESTART_PAUSE: Final = 1.0
+"""Seconds until the feed starts again after a failure of ours."""
+
 MAINTENANCE_INTERVAL: Final = 3600.0
 """Seconds between looks at the partitions of realtime.messages, which are made days ahead."""
 
@@ -70,6 +76,7 @@ class Feed:
         )
         self.streaming = asyncio.Event()
         """Set while every commit arrives."""
+        self._interrupted = False
         self._realtime: Realtime | None = None
         self._held: deque[tuple[float, Sequence[Delivery]]] = deque()
 
@@ -89,9 +96,20 @@ class Feed:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._maintain(), name="messages maintenance")
-                tasks.create_task(self._stream.run(), name="replication stream")
+                tasks.create_task(self._keep_streaming(realtime), name="replication stream")
         finally:
             await self._changes.aclose()
+
+    async def _keep_streaming(self, realtime: Realtime) -> None:
+        """Stream for ever. A failure of ours costs what was being handled, is reported, and ends nothing."""
+        while True:
+            try:
+                await self._stream.run()
+            except Exception:
+                realtime.metrics.handler_failures += 1
+                log.exception("feed failed")
+                self._say_interrupted("the server failed to handle a change")
+                await asyncio.sleep(RESTART_PAUSE)
 
     def _count_for(self, metrics: Metrics) -> None:
         """Let the metrics of a server show what happens here."""
@@ -181,23 +199,27 @@ class Feed:
 
     def _stream_changed(self, state: StreamState) -> None:
         """Tell the channels that listen to changes when they stop arriving, and when they arrive again."""
-        was_streaming = self.streaming.is_set()
         if state.phase is StreamPhase.STREAMING:
             self.streaming.set()
-            if state.gap_since is not None:
-                log.warning("stream restored", gap_seconds=round(state.since - state.gap_since, 3))
+            if self._interrupted:
+                self._interrupted = False
+                gap = None if state.gap_since is None else round(state.since - state.gap_since, 3)
+                log.warning("stream restored", gap_seconds=gap)
                 for subscription in self._listening():
                     subscription.restored()
-            return
-        self.streaming.clear()
-        if state.phase is StreamPhase.LOST and state.error is not None:
+        elif state.phase is StreamPhase.LOST and state.error is not None:
             log.warning(
                 "stream lost", code=state.error.code, reason=state.error.message, hint=state.error.hint
             )
-            if was_streaming:
-                refusal = reasons.CHANGES_UNAVAILABLE.refusal(detail="the replication stream was lost")
-                for subscription in self._listening():
-                    subscription.interrupted(refusal)
+            self._say_interrupted("the replication stream was lost")
+
+    def _say_interrupted(self, why: str) -> None:
+        if self.streaming.is_set():
+            self.streaming.clear()
+            self._interrupted = True
+            refusal = reasons.CHANGES_UNAVAILABLE.refusal(detail=why)
+            for subscription in self._listening():
+                subscription.interrupted(refusal)
 
     def _listening(self) -> list[ChangeSubscription]:
         return [each for each in self._changes.subscribers() if isinstance(each, ChangeSubscription)]
@@ -253,6 +275,3 @@ class Feed:
                 await asyncio.sleep(MAINTENANCE_RETRY)
             else:
                 await asyncio.sleep(MAINTENANCE_INTERVAL)
-
-
-MESSAGES: Final = ("realtime", "messages")

@@ -233,6 +233,27 @@ async def test_a_lost_stream_is_told_and_healed(server: Running, database: Conne
         assert (await client.until("postgres_changes"))[4]["data"]["record"]["headline"] == "again"
 
 
+async def test_a_failure_of_ours_in_the_feed_is_reported_and_healed(
+    server: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A typo while a change is handled costs that change; the channels hear of it, and later ones arrive."""
+    async with server.client() as client:
+        await client.subscribed("realtime:news", [NEWS], token=server.token())
+
+        def typo(*_: object) -> None:
+            monkeypatch.undo()
+            raise AttributeError("a typo")
+
+        monkeypatch.setattr(server.feed, "_dispatch", typo)
+        monkeypatch.setattr("backbeat.server.feed.RESTART_PAUSE", 0.0)
+        await database.execute("insert into news values (1, 'lost')")
+        lost, restored = await client.until("system"), await client.until("system")
+        assert (lost[4]["status"], restored[4]["status"]) == ("error", "ok")
+        await database.execute("insert into news values (2, 'found')")
+        assert (await client.until("postgres_changes"))[4]["data"]["record"]["headline"] == "found"
+        assert server.realtime.metrics.handler_failures == 1
+
+
 async def test_stopping_closes_sockets_with_1012(
     database: Connection, settings: Callable[..., Settings]
 ) -> None:
