@@ -243,6 +243,18 @@ TOKEN_SIGNER_KID = Reason(
     where=(Where.CONNECT, Where.JOIN, Where.SYSTEM, Where.HTTP),
 )
 
+CONNECT_FAILED = Reason(
+    "ErrorConnectingToWebsocket",
+    "Error connecting to Realtime",
+    "The server failed; its log has the traceback.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=500,
+    meaning="Something failed that nobody foresaw while a socket was opened: a fault of the server.",
+    causes=("A bug. The log has a traceback at the same moment; please report it.",),
+    where=(Where.CONNECT,),
+)
+
 # Joins ------------------------------------------------------------------------------------------------------
 
 UNMATCHED_TOPIC = Reason(

@@ -15,7 +15,7 @@ from backbeat.protocol import reasons
 from backbeat.server.hub import Hub
 from backbeat.server.limits import ProjectLimits
 from backbeat.server.metrics import Metrics
-from backbeat.tokens.claims import TokenSource
+from backbeat.tokens.claims import TokenSource, fingerprint
 from backbeat.websocket.frames import CloseCode
 
 if TYPE_CHECKING:
@@ -163,7 +163,8 @@ class Realtime:
             return self.keyring.verify_now(value, now=self.now(), source=TokenSource.API_KEY)
         except Refusal as refusal:
             if refusal.retry is Retry.REFRESH:
-                raise reasons.TOKEN_EXPIRED_AT_CONNECT.refusal() from refusal
+                context = f"This is the {TokenSource.API_KEY.value} {fingerprint(value)}."
+                raise reasons.TOKEN_EXPIRED_AT_CONNECT.refusal(context=context) from refusal
             if self.keyring.may_learn(value, refusal):
                 # A handshake is answered at once; the next one will find the key, if there is one.
                 self._learn_keys()

@@ -139,19 +139,20 @@ class Socket(asyncio.Protocol):
         self.last_seen = self._server.loop.time()
         self._server.metrics.bytes_in += len(data)
         for event in self._parser.feed(data):
-            if isinstance(event, Text):
-                self._text(event.payload)
+            if isinstance(event, Close):
+                self._answer_close(event)
+            elif self._closing is not None:
+                # We have said goodbye; only the answer to that still counts.
+                continue
+            elif isinstance(event, Text):
+                self._read(self.serializer.decode, event.payload)
             elif isinstance(event, Binary):
-                self._binary(event.payload)
+                self._read(self.serializer.decode_binary, event.payload)
             elif isinstance(event, Ping):
                 self.send(pong_frame(event.payload))
-            elif isinstance(event, Close):
-                self._answer_close(event)
             elif isinstance(event, Violation):
                 self._server.metrics.frames_dropped[event.code.name] += 1
                 self.close(event.code, event.reason)
-            if self._closing is not None:
-                return
 
     def eof_received(self) -> None:
         """The client will send nothing more; without it there is nothing to serve."""
@@ -197,6 +198,11 @@ class Socket(asyncio.Protocol):
             if self._server.settings.explain:
                 body |= {"code": refusal.code, "hint": refusal.hint}
             self._refuse(refusal.status, body)
+        except Exception:
+            self._server.metrics.handler_failures += 1
+            log.exception("connect failed")
+            failed = reasons.CONNECT_FAILED
+            self._refuse(failed.status, {"error": failed.text})
 
     def _admit(self, request: UpgradeRequest) -> None:
         if request.path not in PATHS:
@@ -236,21 +242,17 @@ class Socket(asyncio.Protocol):
 
     # Messages -----------------------------------------------------------------------------------------------
 
-    def _text(self, data: bytes) -> None:
+    def _read(self, decode: Callable[[bytes], Incoming], data: bytes) -> None:
+        """Read one frame and handle its message; a failure of ours while reading costs the frame."""
         try:
-            message = self.serializer.decode(data)
+            message = decode(data)
         except ProtocolError as error:
             self._malformed(error, len(data))
-            return
-        self.guarded(message, self._dispatch)
-
-    def _binary(self, data: bytes) -> None:
-        try:
-            message = self.serializer.decode_binary(data)
-        except ProtocolError as error:
-            self._malformed(error, len(data))
-            return
-        self.guarded(message, self._dispatch)
+        except Exception:
+            self._server.metrics.handler_failures += 1
+            log.exception("frame failed", bytes=len(data))
+        else:
+            self.guarded(message, self._dispatch)
 
     def _malformed(self, error: ProtocolError, size: int) -> None:
         """A frame that is no message is dropped, counted and logged; the connection lives (section 2)."""
