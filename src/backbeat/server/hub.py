@@ -272,21 +272,32 @@ class Room:
             self._replayed
         )
         for (serializer, hears), members in self._groups.items():
-            audible = [delivery for delivery in pending if delivery.audience & hears]
-            data = self._joined(audible, serializer)
-            if not data:
+            audible = [
+                delivery
+                for delivery in pending
+                if delivery.audience & hears and delivery.frame(serializer, self.topic)
+            ]
+            if not audible:
                 continue
-            self._metrics.deliveries += len(audible) * len(members)
-            if special.isdisjoint(members):
-                self._metrics.bytes_out += len(data) * len(members)
+            data = self._joined(audible, serializer)
+            apart = special.intersection(members)
+            if apart:
+                for member, write in members.items():
+                    if member not in apart:
+                        write(data)
+            else:
                 for write in members.values():
                     write(data)
-                continue
-            for member, write in members.items():
-                own = data if member not in special else self._joined(self._for(member, audible), serializer)
-                if own:
-                    self._metrics.bytes_out += len(own)
-                    write(own)
+            self._count(len(members) - len(apart), len(audible), len(data))
+            for member in apart:
+                if own := self._for(member, audible):
+                    data = self._joined(own, serializer)
+                    members[member](data)
+                    self._count(1, len(own), len(data))
+
+    def _count(self, members: int, frames: int, size: int) -> None:
+        self._metrics.deliveries += members * frames
+        self._metrics.bytes_out += members * size
 
     def _for(self, member: Member, deliveries: Sequence[Delivery]) -> list[Delivery]:
         heard = self._replayed.get(member, frozenset())
