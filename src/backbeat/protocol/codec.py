@@ -29,6 +29,9 @@ __all__ = [
 
 USER_BROADCAST_PUSH: Final = 3
 USER_BROADCAST: Final = 4
+MAX_REMEMBERED: Final = 128
+"""Longer texts are not worth their memory: clients choose them."""
+
 MAX_HEADER: Final = 255
 """Binary headers count their strings' lengths in one byte."""
 
@@ -54,9 +57,15 @@ _object = msgspec.json.Decoder(_Object)
 _raw = msgspec.json.Decoder(msgspec.Raw)
 
 
-@lru_cache(maxsize=4096)
 def json_text(value: str | None) -> bytes:
     """The JSON text of a topic, an event or a ref; the same few return all the time."""
+    if value is None or len(value) <= MAX_REMEMBERED:
+        return _remembered(value)
+    return msgspec.json.encode(value)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(value: str | None) -> bytes:
     return msgspec.json.encode(value)
 
 

@@ -19,6 +19,9 @@ __all__ = ["JoinRequest", "Replay"]
 
 ID_SPACE = 2**27 - 1
 
+MAX_JOIN_BYTES = 262_144
+"""Room for the longest token and a thousand subscriptions; reading more would hold everybody up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Replay:
@@ -77,6 +80,9 @@ class JoinRequest:
         Raises:
             BadRequest: the payload, or a part that cannot be left out, is not an object.
         """
+        if len(payload) > MAX_JOIN_BYTES:
+            detail = f"the join payload is larger than {MAX_JOIN_BYTES} bytes"
+            raise reasons.UNREADABLE_JOIN.refusal(detail=detail)
         try:
             root = msgspec.json.decode(payload)
         except (msgspec.DecodeError, RecursionError) as error:

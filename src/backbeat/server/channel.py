@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -33,6 +33,7 @@ from backbeat.websocket.frames import CloseCode
 
 if TYPE_CHECKING:
     from backbeat.postgres.messages import StoredMessage
+    from backbeat.protocol.presence import PresenceMap
     from backbeat.server.hub import Delivery, Room
     from backbeat.server.realtime import Realtime
     from backbeat.server.socket import Socket
@@ -43,7 +44,11 @@ __all__ = ["Channel"]
 log = structlog.get_logger("backbeat.channel")
 
 MAX_BACKLOG: Final = 100
-"""Messages that may wait while a join or a new token is being decided; the next is refused."""
+"""Messages that may wait while a join or a new token is being decided; the next is refused. Together they may
+be as large as one message may be."""
+
+MAX_TOPIC: Final = 2048
+"""Characters of a topic: it stands in every message and every log line."""
 
 IN_FLIGHT: Final = 60.0
 """Seconds after a replay in which the same messages may still arrive from the stream."""
@@ -69,7 +74,7 @@ class _TokenPush(msgspec.Struct):
 
 class _PresencePush(msgspec.Struct):
     event: str | None = None
-    payload: Any = msgspec.field(default_factory=dict)
+    payload: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class Channel:
@@ -98,6 +103,7 @@ class Channel:
         "_replaces",
         "_request",
         "_room",
+        "_seen",
         "_token",
         "_window",
         "hears",
@@ -111,7 +117,7 @@ class Channel:
     )
 
     def __init__(
-        self, realtime: Realtime, socket: Socket, join: Message, *, replaces: str | None = None
+        self, realtime: Realtime, socket: Socket, join: Message, *, replaces: tuple[str | None, ...] = ()
     ) -> None:
         self.realtime = realtime
         self.socket = socket
@@ -132,6 +138,7 @@ class Channel:
         self._room: Room | None = None
         self._key = ""
         self._present = False
+        self._seen: PresenceMap | None = None
         self._window = realtime.limits.channel()
         self._readiness: asyncio.Task[None] | None = None
         self._phase = Phase.JOINING
@@ -182,6 +189,8 @@ class Channel:
         """The checks of section 3.4 that need nothing but what is at hand."""
         if not self.sub_topic:
             raise reasons.TOPIC_NAME_REQUIRED.refusal()
+        if len(self.topic) > MAX_TOPIC:
+            raise reasons.UNREADABLE_JOIN.refusal(detail=f"the topic is longer than {MAX_TOPIC} characters")
         if self.realtime.draining:
             raise reasons.RESTARTING.refusal(topic=self.sub_topic)
         if self.realtime.settings.private_only and not self._request.private:
@@ -328,16 +337,20 @@ class Channel:
         )
         self._outbox.reply_error(refusal, self._ref, text=refusal.reason)
         self._close_replaced()
+        waiting = list(self._backlog)
         self.close()
+        for message in waiting:
+            # The topic is not joined now: whoever sent it is told so.
+            self.socket.guarded(message, self.socket.dispatch)
         if refusal.code == reasons.JOIN_LIMIT.code:
             # Stock clients join again at once and for ever; a connection that is closed waits first.
             self.socket.close(CloseCode.GOING_AWAY, refusal.message)
 
     def _close_replaced(self) -> None:
-        """Tell the client that the replaced channel is gone: after the new reply, under its own ref."""
-        if self._replaces is not None:
-            self._outbox.send(Event.CLOSE, b"{}", ref=self._replaces, join_ref=self._replaces)
-            self._replaces = None
+        """Tell the client that replaced channels are gone: after the new reply, under their own refs."""
+        for ref in self._replaces:
+            self._outbox.send(Event.CLOSE, b"{}", ref=ref, join_ref=ref)
+        self._replaces = ()
 
     # Receiving ----------------------------------------------------------------------------------------------
 
@@ -345,12 +358,16 @@ class Channel:
         """Handle one message for this topic, or let it wait its turn."""
         if self._busy is None:
             self._handle(message)
-        elif len(self._backlog) < MAX_BACKLOG:
+        elif self._may_wait(message):
             self._backlog.append(message)
         else:
             refusal = reasons.JOIN_BACKLOG.refusal(topic=self.sub_topic)
             self.realtime.count_refusal(refusal)
             self._outbox.reply_error(refusal, message.ref)
+
+    def _may_wait(self, message: Incoming) -> bool:
+        size = sum(len(each.payload) for each in self._backlog) + len(message.payload)
+        return len(self._backlog) < MAX_BACKLOG and size <= self.realtime.settings.max_frame_bytes
 
     def _handle(self, message: Incoming) -> None:
         if self._phase is not Phase.JOINED:
@@ -442,7 +459,7 @@ class Channel:
         self.realtime.metrics.presence_events += 1
         try:
             push = _presence_push.decode(message.payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             self._refuse_presence(reasons.PRESENCE_NOT_OBJECT.refusal(topic=self.sub_topic), message.ref)
             return
         event = (push.event or "").lower()
@@ -456,7 +473,7 @@ class Channel:
             return
         self._outbox.reply_ok(message.ref)
 
-    def _track(self, payload: object, message: Message) -> None:
+    def _track(self, payload: msgspec.Raw, message: Message) -> None:
         assert self._room is not None
         if not self._present:
             # Presence was off at the join: the first `track` turns it on, with the state others got then.
@@ -474,14 +491,16 @@ class Channel:
         if len(message.payload) > self.realtime.settings.max_payload_bytes:
             self.shut_down(reasons.PRESENCE_TOO_LARGE.refusal(topic=self.sub_topic))
             return
-        if not isinstance(payload, dict):
+        try:
+            tracked = _tracked.decode(payload)
+        except msgspec.DecodeError:
             self._refuse_presence(reasons.PRESENCE_NOT_OBJECT.refusal(topic=self.sub_topic), message.ref)
             return
-        diff = self._room.presence.track(self, self._key, payload, secrets.token_urlsafe(12))
+        diff = self._room.presence.track(self, self._key, tracked, secrets.token_urlsafe(12))
         self._publish_diff(diff)
         self._outbox.reply_ok(message.ref)
 
-    async def _ask_and_track(self, payload: object, message: Message) -> None:
+    async def _ask_and_track(self, payload: msgspec.Raw, message: Message) -> None:
         try:
             self._permissions = await self._ask_permissions()
         except Refusal as refusal:
@@ -565,6 +584,10 @@ class Channel:
             self._changes = None
         if self._request.private and self._room is not None:
             self._room.leave(self)
+            # Still a member, so that the room is not forgotten meanwhile; but deaf.
+            self.hears = Hears.NOTHING
+            self._room.enter(self)
+            self._seen = self._room.presence.state() if self._present else None
 
     def _renew_changes(self) -> None:
         """Subscribe with the new token; for the same identity without a gap, for another one anew."""
@@ -588,6 +611,11 @@ class Channel:
             return
         self._permissions = permissions
         self._hear()
+        assert self._room is not None
+        if self._seen is not None and self._seen != self._room.presence.state():
+            # Somebody came or went while the channel was deaf, and no diff will say so.
+            self._send_presence_state()
+        self._seen = None
         if self._request.changes:
             self._renew_changes()
 
@@ -640,6 +668,12 @@ class Channel:
         if self._phase is Phase.JOINED:
             self._outbox.system("Server requested disconnect", status="ok")
 
+    def superseded(self) -> tuple[str | None, ...]:
+        """End without a word, for another join of the topic; return the join refs it has to close."""
+        refs = (*self._replaces, self.join_ref)
+        self.close()
+        return refs
+
     def crash(self) -> None:
         """End the channel because the server failed; stock clients join again by themselves."""
         self._outbox.send(Event.ERROR, b'{"reason":"channel_crash"}', ref=self.join_ref)
@@ -651,7 +685,8 @@ class Channel:
             return
         joined, self._phase = self._phase is Phase.JOINED, Phase.CLOSED
         for task in (self._busy, self._readiness):
-            if task is not None:
+            # What ends the channel may be one of them; it has nothing left to do.
+            if task is not None and task is not asyncio.current_task():
                 task.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
@@ -692,6 +727,8 @@ class Channel:
 
 _token_push = msgspec.json.Decoder(_TokenPush)
 _presence_push = msgspec.json.Decoder(_PresencePush)
+# Its values stay text: they are passed on, and never looked into.
+_tracked = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 HANDLERS: Final[Mapping[str, Callable[[Channel, Message], None]]] = {
     Event.LEAVE: Channel._leave,  # noqa: SLF001

@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import msgspec
+
 from backbeat.protocol.presence import Meta, PresenceMap, encode_diff, grouped
 
 __all__ = ["PresenceTable"]
@@ -18,7 +20,7 @@ class Tracked:
     """What one member tracks: the key, the object as sent, and the meta others see."""
 
     key: str
-    payload: Meta
+    text: bytes
     meta: Meta
 
 
@@ -49,15 +51,19 @@ class PresenceTable(Generic[M]):
             payload: the object.
             ref: a new unique `phx_ref`.
         """
+        # As text, for to Python `1` and `true` are the same.
+        text = msgspec.json.encode(payload)
         before = self._tracked.get(member)
-        if before is not None and before.payload == payload:
+        if before is not None and before.text == text:
             return None
+        # Clients tell metas apart by these two: they are ours to choose.
         meta = {**payload, "phx_ref": ref}
+        meta.pop("phx_ref_prev", None)
         leaves: PresenceMap = {}
         if before is not None:
             meta["phx_ref_prev"] = before.meta["phx_ref"]
             leaves = {before.key: [before.meta]}
-        self._tracked[member] = Tracked(key, payload, meta)
+        self._tracked[member] = Tracked(key, text, meta)
         return encode_diff({key: [meta]}, leaves)
 
     def untrack(self, member: M) -> bytes | None:

@@ -10,6 +10,8 @@ from backbeat.tokens.keys import ApiKeys
 
 __all__ = ["Settings"]
 
+SIZES = ("max_channels", "max_frame_bytes", "max_payload_bytes", "write_buffer_bytes", "database_connections")
+
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key is at least as long as the hash."""
 
@@ -34,7 +36,8 @@ class Settings:
         max_channels: how many channels one socket may hold.
         max_frame_bytes: the largest message a client may send.
         max_payload_bytes: the largest payload of a broadcast or of a tracked presence.
-        write_buffer_bytes: how much may wait for a client that reads slowly before it is dropped.
+        write_buffer_bytes: how much, beside one message of the largest size, may wait for a client that reads
+            slowly before it is dropped.
         idle_timeout: seconds without a frame after which a socket is closed.
         alone_timeout: seconds after which a socket that left all its channels is closed; one that never
             joined is left alone.
@@ -76,10 +79,11 @@ class Settings:
             raise ConfigurationError(
                 f"The setting metrics_jwt_secret is shorter than {MIN_SECRET_BYTES} bytes."
             )
-        for name in ("max_channels", "max_frame_bytes", "max_payload_bytes", "write_buffer_bytes"):
+        for name in SIZES:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"The setting {name} must be at least 1.")
-        if self.change_delay < 0 or self.idle_timeout <= 0 or self.alone_timeout <= 0:
+        # Written so that NaN is refused too.
+        if not (self.change_delay >= 0 and self.idle_timeout > 0 and self.alone_timeout > 0):
             raise ConfigurationError(
                 "The settings change_delay, idle_timeout and alone_timeout are lengths of time."
             )

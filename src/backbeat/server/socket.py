@@ -124,7 +124,9 @@ class Socket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport; the request head follows at once."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=self._server.settings.write_buffer_bytes)
+        settings = self._server.settings
+        # One large message must not make a slow reader of everybody.
+        self._transport.set_write_buffer_limits(high=settings.write_buffer_bytes + settings.max_payload_bytes)
         self.write = self._transport.write
         self._connections.add(self)
 
@@ -252,7 +254,8 @@ class Socket(asyncio.Protocol):
             self._server.metrics.handler_failures += 1
             log.exception("frame failed", bytes=len(data))
         else:
-            self.guarded(message, self._dispatch)
+            self._server.metrics.messages_in += 1
+            self.guarded(message, self.dispatch)
 
     def _malformed(self, error: ProtocolError, size: int) -> None:
         """A frame that is no message is dropped, counted and logged; the connection lives (section 2)."""
@@ -261,7 +264,6 @@ class Socket(asyncio.Protocol):
 
     def guarded(self, message: Incoming, handle: Callable[[Incoming], None]) -> None:
         """Handle one message; a failure of ours costs its channel, is reported, and harms nothing else."""
-        self._server.metrics.messages_in += 1
         try:
             handle(message)
         except Exception:
@@ -270,7 +272,8 @@ class Socket(asyncio.Protocol):
             if channel := self.channels.get(message.topic):
                 channel.crash()
 
-    def _dispatch(self, message: Incoming) -> None:
+    def dispatch(self, message: Incoming) -> None:
+        """Hand a message to the connection itself or to the channel of its topic."""
         if message.topic == PHOENIX:
             if message.event == Event.HEARTBEAT:
                 self._reply(message, OK)
@@ -293,11 +296,10 @@ class Socket(asyncio.Protocol):
         if not message.topic.startswith(TOPIC_PREFIX):
             self._unmatched(message)
             return
+        replaces: tuple[str | None, ...] = ()
         if before is not None:
-            before.close()
-        channel = Channel(
-            self._server, self, message, replaces=before.join_ref if before is not None else None
-        )
+            replaces = before.superseded()
+        channel = Channel(self._server, self, message, replaces=replaces)
         self.channels[message.topic] = channel
         self.alone_since = math.inf
         channel.join(message.payload)

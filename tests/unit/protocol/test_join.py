@@ -87,6 +87,12 @@ def test_a_payload_of_the_wrong_shape_fails_the_join(payload: object) -> None:
         parse(payload)
 
 
+def test_a_payload_without_measure_is_refused() -> None:
+    """A million subscriptions are not even read."""
+    with pytest.raises(BadRequest, match="larger than"):
+        config(postgres_changes=[{}] * 100_000)
+
+
 @pytest.mark.parametrize(
     ("payload", "token"),
     [
