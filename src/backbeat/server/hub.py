@@ -280,7 +280,7 @@ class Room:
             if not audible:
                 continue
             data = self._joined(audible, serializer)
-            apart = special.intersection(members)
+            apart = {member for member in special if member in members}
             if apart:
                 for member, write in members.items():
                     if member not in apart:
