@@ -28,8 +28,19 @@ examples/rockon/node_modules/.package-lock.json: examples/rockon/package-lock.js
 	cd examples/rockon && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
 	@touch $@
 
-install-tests: install
+install-tests: install tests/interop/node_modules/.package-lock.json tests/interop/.venv/installed
 	@scripts/debian-packages tests
+
+tests/interop/node_modules/.package-lock.json: tests/interop/package-lock.json
+	cd tests/interop && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
+	@touch $@
+
+# The client under test brings its own versions of what we use too.
+tests/interop/.venv/installed: tests/interop/requirements.lock
+	$(PYTHON) -m venv tests/interop/.venv
+	tests/interop/.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r tests/interop/requirements.lock
+	@touch $@
 
 demo: install
 	@$(BIN)/python examples/rockon/demo.py
@@ -64,6 +75,8 @@ lock:
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra local --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock
+	$(BIN)/uv pip compile tests/interop/requirements.in --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o tests/interop/requirements.lock
 
 clean:
-	rm -rf .venv node_modules examples/rockon/node_modules .backbeat build dist
+	rm -rf .venv examples/rockon/node_modules tests/interop/node_modules tests/interop/.venv .backbeat build dist
