@@ -18,8 +18,6 @@ Event: TypeAlias = Literal["INSERT", "UPDATE", "DELETE", "*"]
 ANY: Final = "*"
 """Stands for every event, schema or table."""
 
-SUPPORTED: Final = frozenset({"eq", "neq", "in", "is", "isdistinct"})
-
 
 @dataclass(frozen=True, slots=True)
 class Binding:
@@ -63,9 +61,6 @@ def parse_binding(entry: Mapping[str, Any], id: int) -> Binding:  # noqa: A002 (
     if event not in ("INSERT", "UPDATE", "DELETE"):
         event = ANY
     conditions = parse_filter(entry.get("filter", ""))
-    for condition in conditions:
-        if condition.operator not in SUPPORTED:
-            raise reasons.CHANGES_OPERATOR.refusal(operator=condition.operator)
     select = _selection(entry.get("select"))
     if select is not None and ANY in (schema, table):
         raise reasons.CHANGES_SELECT_WILDCARD.refusal()

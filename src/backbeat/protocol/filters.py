@@ -2,26 +2,34 @@
 
 Comparing takes two steps. Postgres casts the value of a filter to the type of its column and gives back the
 text of what it understood; a row from the replication stream is written by the same output functions. So rows
-are compared with filters as text, apart from the few types that write equal values in different ways.
+are compared with filters as text, or as what stands in the text, wherever that gives the same answer as
+Postgres gives. Where it might not, a comparison names the `Relation` by which Postgres has to compare.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Final, Literal, TypeAlias, cast, get_args
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from backbeat.protocol import reasons
 
 __all__ = [
+    "EQUALITIES",
     "MAX_IN_VALUES",
+    "ORDERS",
+    "PATTERNS",
     "Comparison",
     "Condition",
     "Normal",
     "Operator",
+    "Relation",
+    "as_integer",
+    "as_moment",
     "as_number",
     "as_padded",
     "as_text",
@@ -33,10 +41,46 @@ Operator: TypeAlias = Literal[
 ]
 OPERATORS: Final = frozenset(get_args(Operator))
 
+EQUALITIES: Final = frozenset({"eq", "neq", "in", "isdistinct"})
+"""The operators that ask whether two values are equal."""
+
+ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "lt": operator.lt,
+    "lte": operator.le,
+    "gt": operator.gt,
+    "gte": operator.ge,
+}
+"""The operators that ask which of two values comes first."""
+
+PATTERNS: Final = frozenset({"like", "ilike", "match", "imatch"})
+"""The operators that compare a text with a pattern."""
+
 MAX_IN_VALUES: Final = 100
 
-Normal: TypeAlias = Callable[[bytes], Hashable]
-"""Maps the texts of equal values to equal objects."""
+Normal: TypeAlias = Callable[[bytes], Hashable | None]
+"""Maps the texts of equal values to equal objects, and to ordered ones where it serves for that. None stands
+for a text that is not of the type: the type of the column has changed since the filter was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How Postgres compares the value of a column with that of a filter.
+
+    Attributes:
+        role: as whom it is asked: comparing may call functions that somebody else wrote.
+        left: the type of the column, below any domain, as SQL writes it.
+        right: the type of the filter's value.
+        symbol: the operator, as SQL writes it.
+        schema: where that operator is.
+        collation: the collation of the column as SQL writes it, if its type has one.
+    """
+
+    role: str
+    left: str
+    right: str
+    symbol: str
+    schema: str
+    collation: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +117,40 @@ class Comparison:
 
     Attributes:
         column: the name of the column.
-        operator: `eq`, `neq`, `in`, `is` or `isdistinct`.
+        operator: how to compare.
         values: normalised values as Postgres writes them; the keyword, for `is`.
         negated: whether the result is turned around.
         with_null: whether an `in` list holds NULL: then nothing is known to be outside of it.
         normal: brings the text of a row to the form of `values`.
+        relation: how Postgres compares, where it has to be asked; `values` are plain texts then.
     """
 
     column: str
-    operator: Literal["eq", "neq", "in", "is", "isdistinct"]
+    operator: Operator
     values: frozenset[Hashable]
     negated: bool
     with_null: bool
     normal: Normal
+    relation: Relation | None = None
 
     @classmethod
-    def of(cls, condition: Condition, canonical: Sequence[bytes | None], normal: Normal) -> Comparison:
+    def of(
+        cls,
+        condition: Condition,
+        canonical: Sequence[bytes | None],
+        normal: Normal,
+        relation: Relation | None = None,
+    ) -> Comparison:
         """Make a condition ready.
 
         Args:
-            condition: one with an operator of `Comparison.operator`.
+            condition: what the client wrote.
             canonical: its values as the column's type writes them.
-            normal: how the texts of that type are compared.
+            normal: how the texts of that type are compared; `as_text`, where Postgres compares.
+            relation: how Postgres compares, where it has to be asked.
         """
-        if condition.operator not in ("eq", "neq", "in", "is", "isdistinct"):
-            raise ValueError(f"{condition.operator} cannot be compared")
+        if condition.operator in PATTERNS and relation is None:
+            raise ValueError(f"only Postgres can tell what {condition.operator} matches")
         return cls(
             condition.column,
             condition.operator,
@@ -105,12 +158,18 @@ class Comparison:
             condition.negated,
             None in canonical,
             normal,
+            relation,
         )
+
+    @property
+    def needs_database(self) -> bool:
+        """Whether Postgres has to be asked: then `concludes` takes the place of `accepts`."""
+        return self.relation is not None
 
     @property
     def wanted(self) -> Hashable | None:
         """The only value that matches, where there is just one: subscriptions are found by it."""
-        if self.operator == "eq" and not self.negated:
+        if self.operator == "eq" and not self.negated and not self.needs_database:
             return next(iter(self.values), None)
         return None
 
@@ -120,17 +179,31 @@ class Comparison:
         Args:
             value: the text as Postgres writes it, or None for NULL.
         """
-        match self.operator:
-            case "is":
-                return self._is(value) is not self.negated
-            case "isdistinct":
-                return (value is None or self.normal(value) not in self.values) is not self.negated
+        if self.operator == "is":
+            return self._is(value) is not self.negated
         if value is None:
+            return self.concludes(None, holds=False)
+        normal = self.normal(value)
+        if normal is None:
             return False
-        found = self.normal(value) in self.values
-        if not found and self.with_null:
+        order = ORDERS.get(self.operator)
+        if order is None:
+            return self.concludes(value, holds=normal in self.values)
+        return self.concludes(value, holds=all(order(normal, other) for other in self.values))
+
+    def concludes(self, value: bytes | None, *, holds: bool) -> bool:
+        """Tell whether a row matches, when it is known how its value compares.
+
+        Args:
+            value: the text as Postgres writes it, or None for NULL.
+            holds: whether it equals one of `values`, or stands in the wanted order to the only one, or fits
+                the pattern. Means nothing for NULL.
+        """
+        if self.operator == "isdistinct":
+            return (value is None or not holds) is not self.negated
+        if value is None or (self.with_null and not holds):
             return False
-        return found is not (self.negated is not (self.operator == "neq"))
+        return holds is not (self.negated is not (self.operator == "neq"))
 
     def _is(self, value: bytes | None) -> bool:
         if b"true" in self.values:
@@ -140,20 +213,50 @@ class Comparison:
         return value is None
 
 
-def as_text(text: bytes) -> Hashable:
-    """Compare the text itself: most types write equal values alike."""
+def as_text(text: bytes) -> Hashable | None:
+    """Compare the text itself, byte by byte: most types write equal values alike."""
     return text
 
 
-def as_padded(text: bytes) -> Hashable:
+def as_padded(text: bytes) -> Hashable | None:
     """Compare without the blanks at the end, which mean nothing in a `char(n)`."""
     return text.rstrip(b" ")
 
 
-def as_number(text: bytes) -> Hashable:
-    """Compare as numbers: `1.50` is `1.5`, `-0` is `0`, and for Postgres `NaN` is itself."""
-    number = Decimal(text.decode())
-    return text if number.is_nan() else number
+def as_integer(text: bytes) -> Hashable | None:
+    """Compare as whole numbers."""
+    try:
+        return int(text)
+    except ValueError:
+        return None
+
+
+def as_number(text: bytes) -> Hashable | None:
+    """Compare as numbers: `1.50` is `1.5`, `-0` is `0`, and to Postgres `NaN` is itself, above all others."""
+    try:
+        number = Decimal(text.decode())
+    except (InvalidOperation, UnicodeDecodeError):
+        return None
+    return (True, 0) if number.is_nan() else (False, number)
+
+
+_MOMENT = re.compile(rb"(?P<year>\d{4,})(?P<rest>-\d\d-\d\d(?: [\d:.]+(?:\+00)?)?)(?P<before> BC)?")
+
+
+def as_moment(text: bytes) -> Hashable | None:
+    """Compare as dates, with or without a time, in ISO form and UTC.
+
+    Below the year, which may be longer than four digits or before Christ, their texts come in the order of
+    the values: all parts have a fixed width apart from the fraction, and what may follow the seconds, `+`,
+    comes before `.`.
+    """
+    if text in (b"infinity", b"-infinity"):
+        return (float(text), b"")
+    found = _MOMENT.fullmatch(text)
+    if found is None:
+        return None
+    year = int(found["year"])
+    return (-year if found["before"] else year, found["rest"])
 
 
 def parse_filter(text: str) -> tuple[Condition, ...]:

@@ -672,6 +672,8 @@ CHANGES_REFUSED = Reason(
         "The column of the filter does not exist.",
         "The role of the token may not read the column, or any column of the table.",
         "The value of the filter cannot be read as the type of the column.",
+        "The type of the column does not have the operator: no `lt` for `json`, no `like` for numbers.",
+        "The pattern of `like` or `match` is not complete.",
     ),
     where=(Where.SYSTEM,),
 )
@@ -699,16 +701,6 @@ CHANGES_SELECT_WILDCARD = Reason(
     prefixed=False,
     meaning="Columns were chosen in a subscription that is not for one table.",
     causes=("`select` was given together with `table: '*'` or `schema: '*'`.",),
-    where=(Where.SYSTEM,),
-)
-CHANGES_OPERATOR = Reason(
-    "RealtimeDisabledForConfiguration",
-    "Error parsing `filter` params: the operator {operator} is not supported yet",
-    "Use eq, neq, in, is or isdistinct, with or without `not.`, or filter on the client.",
-    BadRequest,
-    prefixed=False,
-    meaning="The filter uses an operator that this server does not have.",
-    causes=("It was written for another server, or as a query to PostgREST.",),
     where=(Where.SYSTEM,),
 )
 

@@ -72,14 +72,6 @@ def test_columns_of_a_wildcard_cannot_be_selected() -> None:
     assert message({"schema": "public", "select": ["a"]}).startswith("Column selection is not supported")
 
 
-@pytest.mark.parametrize("operator", ["lt", "lte", "gt", "gte", "like", "ilike", "match", "imatch"])
-def test_an_operator_that_is_not_there_yet_is_refused_by_name(operator: str) -> None:
-    """Nobody waits for changes that cannot come."""
-    assert f"the operator {operator} is not supported yet" in message(
-        {"table": "t", "filter": f"a={operator}.1"}
-    )
-
-
 def test_the_request_is_remembered_for_error_texts() -> None:
     """In the form of the original."""
     entry = {"event": "*", "table": "t", "filter": 'a=eq.1,b=not.in.(x,"y z")', "select": ["a"]}

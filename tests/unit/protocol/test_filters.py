@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,11 @@ from backbeat.errors import BadRequest
 from backbeat.protocol.filters import (
     Comparison,
     Condition,
+    Normal,
     Operator,
+    Relation,
+    as_integer,
+    as_moment,
     as_number,
     as_padded,
     as_text,
@@ -154,6 +159,90 @@ def test_operators_see_values_and_nulls_as_postgres_does(
     """Comparing with NULL is never true, except for `is` and `isdistinct`."""
     candidates = [*matching, *other]
     assert [value for value in candidates if compared.accepts(value)] == matching
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"),
+    [("lt", [b"9"]), ("lte", [b"9", b"10"]), ("gt", [b"11"]), ("gte", [b"10", b"11"])],
+)
+@pytest.mark.parametrize("negated", [False, True])
+def test_an_order_is_that_of_the_values(operator: Operator, expected: list[bytes], negated: bool) -> None:
+    """Not of the texts; and NULL is nowhere in it."""
+    compared = Comparison.of(Condition("c", operator, ("10",), negated), [b"10"], as_integer)
+    candidates = [b"9", b"10", b"11"]
+    matching = [value for value in [*candidates, None] if compared.accepts(value)]
+    assert matching == ([value for value in candidates if value not in expected] if negated else expected)
+
+
+@pytest.mark.parametrize("operator", ["eq", "neq", "isdistinct", "lt", "gte"])
+@pytest.mark.parametrize("negated", [False, True])
+@pytest.mark.parametrize("normal", [as_integer, as_number, as_moment])
+def test_a_text_that_is_not_of_the_type_meets_nothing(
+    operator: Operator, negated: bool, normal: Normal
+) -> None:
+    """The type of the column has changed since the filter was read."""
+    written = b"2026-01-01" if normal is as_moment else b"1"
+    compared = Comparison.of(Condition("c", operator, ("1",), negated), [written], normal)
+    assert not compared.accepts(b"one")
+
+
+@pytest.mark.parametrize(
+    ("compared", "holding", "expected"),
+    [
+        (("like", False), True, True),
+        (("like", True), True, False),
+        (("like", True), False, True),
+        (("neq", False), True, False),
+        (("isdistinct", False), True, False),
+        (("isdistinct", True), True, True),
+    ],
+)
+def test_what_postgres_compared_is_turned_around_here(
+    compared: tuple[Operator, bool], holding: bool, expected: bool
+) -> None:
+    """It is asked about the plain operator only."""
+    operator, negated = compared
+    relation = Relation("anon", "text", "text", "~~", "pg_catalog", None)
+    asked = Comparison.of(Condition("c", operator, ("a%",), negated), [b"a%"], as_text, relation)
+    assert asked.concludes(b"abc", holds=holding) is expected
+
+
+def test_a_pattern_is_never_compared_here() -> None:
+    """Only Postgres knows what it means."""
+    with pytest.raises(ValueError, match="only Postgres"):
+        comparison("like", b"a%")
+
+
+def test_no_subscription_is_found_by_a_value_that_only_postgres_compares() -> None:
+    """Equal values may have different texts."""
+    relation = Relation("anon", "jsonb", "jsonb", "=", "pg_catalog", None)
+    asked = Comparison.of(Condition("c", "eq", ("1.0",)), [b"1.0"], as_text, relation)
+    assert (asked.needs_database, asked.wanted) == (True, None)
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        [b"-infinity", b"4713-01-01 BC", b"0044-03-15 BC", b"0044-03-16 BC", b"0001-01-01", b"2026-01-01"],
+        [b"9999-12-31", b"10000-01-01", b"294276-12-31", b"infinity"],
+        [b"2026-01-01 00:00:00", b"2026-01-01 00:00:00.5", b"2026-01-01 00:00:00.55", b"2026-01-01 00:00:01"],
+        [b"2026-01-01 00:00:00+00", b"2026-01-01 00:00:00.5+00", b"2026-01-01 00:00:00.55+00"],
+        [b"0044-03-15 00:00:00+00 BC", b"0044-03-15 00:00:00.5+00 BC", b"0043-01-01 00:00:00+00 BC"],
+    ],
+)
+def test_moments_come_in_the_order_of_time(moments: list[bytes]) -> None:
+    """Before Christ, after the year 9999, and for ever."""
+    compared = [
+        Comparison.of(Condition("c", "gt", (each.decode(),)), [each], as_moment).accepts(later)
+        for each, later in pairwise(moments)
+    ]
+    assert all(compared)
+
+
+def test_nan_is_above_every_number() -> None:
+    """So Postgres has it."""
+    above = Comparison.of(Condition("c", "gt", ("Infinity",)), [b"Infinity"], as_number)
+    assert [each for each in (b"NaN", b"Infinity", b"1") if above.accepts(each)] == [b"NaN"]
 
 
 @pytest.mark.parametrize(
