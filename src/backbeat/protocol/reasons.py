@@ -87,15 +87,18 @@ class Reason:
         )
 
 
-def explained(text: str, hint: str, *, explain: bool) -> str:
+def explained(text: str, refusal: Refusal, *, explain: bool) -> str:
     """Put the hint behind a wire text, the text itself untouched.
 
     Args:
         text: the legacy text, which clients match on.
-        hint: what to do about it.
+        refusal: says what to do about it, and the code that the documentation explains.
         explain: the server's setting; without it the text goes out alone.
     """
-    return f"{text}. Hint: {hint}" if explain and hint else text
+    if not explain:
+        return text
+    named = "" if text.startswith(refusal.code) else f" Error code: {refusal.code}."
+    return f"{text}. Hint: {refusal.hint}{named}" if refusal.hint or named else text
 
 
 # Tokens -----------------------------------------------------------------------------------------------------

@@ -316,7 +316,7 @@ class Channel:
         except TimeoutError:
             self.shut_down(reasons.NOT_REPLICATING.refusal(topic=self.sub_topic))
         else:
-            self._outbox.system("Replication connection established", status="ok")
+            self._outbox.system("Replication connection established")
 
     def _subscribe(self) -> None:
         """Subscribe to the row changes that were asked for, with the token of now."""
@@ -443,7 +443,7 @@ class Channel:
         """Refuse a broadcast: as its reply where replies are asked for, else as a system message."""
         self.realtime.count_refusal(refusal)
         if not self._request.ack:
-            self._outbox.system(refusal.message, hint=refusal.hint)
+            self._outbox.system_error(refusal)
         elif refusal.code == reasons.PAYLOAD_TOO_LARGE.code:
             # Clients know this one as a bare text in place of an object.
             self._outbox.send(Event.REPLY, b'{"status":"error","response":"payload_size_exceeded"}', ref=ref)
@@ -659,14 +659,14 @@ class Channel:
             reason=refusal.message,
             token=self._who(),
         )
-        self._outbox.system(refusal.message, hint=refusal.hint)
+        self._outbox.system_error(refusal)
         self._outbox.close()
         self.close()
 
     def farewell(self) -> None:
         """Say that the server is about to end the connection; clients come back by themselves."""
         if self._phase is Phase.JOINED:
-            self._outbox.system("Server requested disconnect", status="ok")
+            self._outbox.system("Server requested disconnect")
 
     def superseded(self) -> tuple[str | None, ...]:
         """End without a word, for another join of the topic; return the join refs it has to close."""

@@ -87,24 +87,31 @@ class Outbox:
         response = error_response(refusal, text or refusal.message, explain=self._explain)
         self.send(Event.REPLY, b'{"status":"error","response":%b}' % response, ref=ref)
 
-    def system(
-        self, message: str, *, extension: str = "system", status: str = "error", hint: str = ""
-    ) -> None:
+    def system(self, message: str, *, extension: str = "system", status: str = "ok") -> None:
         """Say something nobody asked for.
 
         Args:
             message: the text on the wire.
             extension: what it is about.
             status: `ok` or `error`.
-            hint: what to do about it, said where the server explains itself.
         """
         payload = {
             "channel": self.topic.removeprefix(TOPIC_PREFIX),
             "extension": extension,
-            "message": explained(message, hint, explain=self._explain),
+            "message": message,
             "status": status,
         }
         self.send(Event.SYSTEM, msgspec.json.encode(payload))
+
+    def system_error(self, refusal: Refusal, *, extension: str = "system") -> None:
+        """Say that something does not work, and why.
+
+        Args:
+            refusal: why.
+            extension: what it is about.
+        """
+        message = explained(refusal.message, refusal, explain=self._explain)
+        self.system(message, extension=extension, status="error")
 
     def close(self) -> None:
         """Say that the channel is over; stock clients stay away until they are told to join again."""
@@ -112,14 +119,11 @@ class Outbox:
 
 
 def error_response(refusal: Refusal, text: str, *, explain: bool) -> bytes:
-    """Write the `response` of an error reply.
+    """Write the `response` of an error reply: nothing but the reason, for stock clients show all they find.
 
     Args:
         refusal: why.
         text: the reason on the wire, which clients match on.
         explain: whether to add what explains it.
     """
-    response = {"reason": explained(text, refusal.hint, explain=explain)}
-    if explain:
-        response |= {"code": refusal.code, "retry": refusal.retry.value}
-    return msgspec.json.encode(response)
+    return msgspec.json.encode({"reason": explained(text, refusal, explain=explain)})

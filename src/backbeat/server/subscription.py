@@ -101,16 +101,16 @@ class ChangeSubscription:
             topic=self._outbox.topic,
             reason=refusal.message,
         )
-        hint = f"{token.describe(self._realtime.now())} {refusal.hint}".strip()
-        self._outbox.system(refusal.message, extension=Event.POSTGRES_CHANGES, hint=hint)
+        refusal.hint = f"{token.describe(self._realtime.now())} {refusal.hint}".strip()
+        self._outbox.system_error(refusal, extension=Event.POSTGRES_CHANGES)
 
     def interrupted(self, refusal: Refusal) -> None:
         """Tell the client that row changes do not arrive at the moment."""
-        self._outbox.system(refusal.message, extension=Event.POSTGRES_CHANGES, hint=refusal.hint)
+        self._outbox.system_error(refusal, extension=Event.POSTGRES_CHANGES)
 
     def restored(self) -> None:
         """Tell the client that row changes arrive, from now on."""
-        self._outbox.system("Subscribed to PostgreSQL", extension=Event.POSTGRES_CHANGES, status="ok")
+        self._outbox.system("Subscribed to PostgreSQL", extension=Event.POSTGRES_CHANGES)
 
     @property
     def wire(self) -> tuple[str, str]:

@@ -56,6 +56,12 @@ def test_context_comes_before_the_hint() -> None:
 
 def test_explaining_leaves_the_legacy_text_in_front() -> None:
     """The hint follows the text, and only where the server explains itself."""
-    assert explained("text", "do this", explain=True) == "text. Hint: do this"
-    assert explained("text", "do this", explain=False) == "text"
-    assert explained("text", "", explain=True) == "text"
+    refusal = UNAUTHORIZED.refusal(topic="room")
+    assert explained(refusal.reason, refusal, explain=True) == f"{refusal.reason}. Hint: {refusal.hint}"
+    assert explained(refusal.reason, refusal, explain=False) == refusal.reason
+
+
+def test_a_text_without_its_code_gets_it_behind_the_hint() -> None:
+    """A system message carries no code on the wire, and without one there is no page to look up."""
+    refusal = UNAUTHORIZED.refusal(topic="room")
+    assert explained(refusal.message, refusal, explain=True).endswith(" Error code: Unauthorized.")
