@@ -162,6 +162,8 @@ class Changes:
             temporary functions, which every role may unless it was revoked.
         deliver: takes what is to be sent, in the order of the commits.
         publication: the tables that may be subscribed to.
+        classify: whether the catalogue decides what it can; otherwise everybody is asked about every row,
+            which is what `bench/changes.py` compares with.
 
     Attributes:
         sent: how many pairs of change and subscriber were delivered.
@@ -173,12 +175,13 @@ class Changes:
         *,
         deliver: Callable[[Sequence[Delivery]], None],
         publication: str = "supabase_realtime",
+        classify: bool = True,
     ) -> None:
         self.sent = 0
         self._deliver = deliver
         self._subscriptions = Subscriptions()
         self._attempts: dict[Hashable, object] = {}
-        self._visibility = Visibility(database_url)
+        self._visibility = Visibility(database_url, classify=classify)
         self._registrar = Registrar(database_url, publication)
         self._payloads: dict[tuple[int, str, tuple[str, ...] | None], tuple[Relation, Access, Payload]] = {}
 

@@ -68,6 +68,8 @@ class Access(msgspec.Struct, frozen=True, dict=True):
     policies: tuple[Policy, ...]
     gullible: tuple[str, ...] = ()
     """IMMUTABLE functions of the database that look at who is asking: a plan must not serve two viewers."""
+    classified: bool = True
+    """Whether policies are looked at; if not, everybody is asked about every row."""
 
     @cached_property
     def readable(self) -> frozenset[str]:
@@ -84,6 +86,8 @@ class Access(msgspec.Struct, frozen=True, dict=True):
         """Which subscribers with this role see a row that was inserted or updated."""
         if not self.key or not self.key_readable or not self.assumable:
             return Audience.NOBODY
+        if not self.classified:
+            return Audience.ASK
         if not self.row_security or self.exempt:
             return Audience.EVERYBODY
         return _audience(self.policies)

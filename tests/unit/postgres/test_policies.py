@@ -96,3 +96,9 @@ def test_a_role_that_cannot_use_the_schema_sees_nothing() -> None:
 def test_a_role_the_server_may_not_assume_sees_nothing() -> None:
     """What cannot be asked is not granted, row security or not."""
     assert audience(assumable=False, row_security=False) is Audience.NOBODY
+
+
+@pytest.mark.parametrize("change", [{}, {"row_security": False}, {"exempt": True}, {"policies": ()}])
+def test_without_classification_everybody_is_asked(change: dict[str, Any]) -> None:
+    """It is what the classification is measured against."""
+    assert audience(classified=False, **change) is Audience.ASK
