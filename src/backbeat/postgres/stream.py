@@ -56,7 +56,8 @@ class StreamState(msgspec.Struct, frozen=True):
 
     phase: StreamPhase
     since: float
-    """When streaming began; or when it ended, or was first attempted. Seconds since 1970."""
+    """When streaming began, by the clock of Postgres; or when it ended, or was first attempted. Seconds since
+    1970."""
     error: StreamError | None = None
     """Why the last attempt failed; None while streaming."""
     gap_since: float | None = None
@@ -75,6 +76,8 @@ class ReplicationStream:
         on_state: called at each change of the state.
         slot: the name of the slot; a temporary one gets a random suffix.
         durable: whether the slot, and with it the WAL of everything not yet handled, outlives the connection.
+        max_retained: how many bytes of WAL a durable slot may keep; with more it is made anew when the stream
+            connects, and there is a gap.
         batch_events: how many events a batch holds. Decoding one takes some microseconds in which nothing
             else runs.
         batch_bytes: how many bytes of messages a batch holds; a larger row is a batch of its own.
@@ -93,12 +96,13 @@ class ReplicationStream:
         on_state: Callable[[StreamState], None] = lambda _: None,
         slot: str = "backbeat",
         durable: bool = False,
+        max_retained: int | None = None,
         batch_events: int = 500,
         batch_bytes: int = 1 << 20,
         status_interval: float = 1.0,
-        silence: float = 60.0,
+        silence: float = 15.0,
         backoff: tuple[float, float] = (0.2, 10.0),
-        slow_retry: float = 30.0,
+        slow_retry: float = 5.0,
     ) -> None:
         self._conninfo = conninfo
         self._publications = publications
@@ -106,6 +110,7 @@ class ReplicationStream:
         self._on_state = on_state
         self._slot = slot
         self._durable = durable
+        self._max_retained = max_retained
         self._batch_events = batch_events
         self._batch_bytes = batch_bytes
         self._status_interval = status_interval
@@ -114,6 +119,8 @@ class ReplicationStream:
         self._slow_retry = slow_retry
         self._state = StreamState(StreamPhase.CONNECTING, time.time())
         self._walsender: Walsender | None = None
+        self._skipped_since: float | None = None
+        """Up to when everything was handled, when a failure of the consumer cost what came next."""
 
     def __repr__(self) -> str:
         return f"<ReplicationStream {self._slot!r} {self._state.phase.value}>"
@@ -130,8 +137,24 @@ class ReplicationStream:
 
     @property
     def complete_until(self) -> float | None:
-        """Up to when all commits have arrived, in seconds since 1970; None before the first connection."""
+        """Up to when all commits were handled, in seconds since 1970; None before the first connection."""
         return self._walsender.complete_until if self._walsender else None
+
+    @property
+    def slot(self) -> str | None:
+        """The name of the slot; None while a temporary one has not been made."""
+        if self._durable:
+            return self._slot
+        return self._walsender.slot if self._walsender else None
+
+    def end(self, error: StreamError) -> None:
+        """End the connection, if there is one, and make another. The error becomes that of the state.
+
+        Args:
+            error: what was found out about the stream elsewhere.
+        """
+        if self._walsender is not None and self._state.phase is StreamPhase.STREAMING:
+            self._walsender.end(error)
 
     async def run(self) -> NoReturn:
         """Stream until cancelled, whatever happens to Postgres.
@@ -164,6 +187,7 @@ class ReplicationStream:
                 self._publications,
                 slot=self._slot,
                 durable=self._durable,
+                max_retained=self._max_retained,
                 resume=self.position,
                 receiver=Receiver(max_events=self._batch_events, max_bytes=self._batch_bytes),
                 status_interval=self._status_interval,
@@ -173,14 +197,22 @@ class ReplicationStream:
             return error
         self._walsender = walsender
         async with aclosing(walsender):
-            gap_since = previous.complete_until if previous and walsender.is_new else None
+            gap_since, self._skipped_since = self._skipped_since, None
+            if gap_since is None and previous is not None and walsender.has_gap:
+                gap_since = previous.complete_until
             self._report(StreamPhase.STREAMING, gap_since=gap_since)
             while True:
                 try:
                     batch = await walsender.read()
                 except StreamError as error:
                     return error
-                await self._consume(batch)
+                try:
+                    await self._consume(batch)
+                except Exception:
+                    # What fails once fails again: a durable slot must not return it.
+                    self._skipped_since = walsender.complete_until
+                    walsender.acknowledge()
+                    raise
                 # A consumer that never waits must not keep everybody else from running.
                 await asyncio.sleep(0)
 
@@ -188,8 +220,10 @@ class ReplicationStream:
         self, phase: StreamPhase, *, error: StreamError | None = None, gap_since: float | None = None
     ) -> None:
         """Change the state. Attempts that fail in a row share one `since`."""
-        was_streaming = self._state.phase is StreamPhase.STREAMING
-        is_streaming = phase is StreamPhase.STREAMING
-        since = time.time() if was_streaming or is_streaming else self._state.since
+        if phase is StreamPhase.STREAMING:
+            assert self._walsender is not None
+            since = self._walsender.since
+        else:
+            since = time.time() if self._state.phase is StreamPhase.STREAMING else self._state.since
         self._state = StreamState(phase, since, error, gap_since)
         self._on_state(self._state)

@@ -17,12 +17,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import class_row
 
 from backbeat.errors import Retry, StreamError
+from backbeat.postgres.deadline import cut, cut_after
 from backbeat.postgres.transactions import Receiver, Transaction, standby_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Position", "Preconditions", "Walsender"]
+__all__ = ["Position", "Preconditions", "Walsender", "resume_at"]
 
 log = structlog.get_logger("backbeat.stream")
 
@@ -30,6 +31,18 @@ _PRECONDITIONS = (files("backbeat.postgres") / "sql" / "stream_preconditions.sql
 
 _CONNECT_TIMEOUT: Final = 10
 """Seconds."""
+
+_ANSWER_TIMEOUT: Final = 10
+"""Seconds in which Postgres answers what it need not wait for."""
+
+_CANCEL_TIMEOUT: Final = 2
+"""Seconds for telling Postgres that nobody waits any more."""
+
+_SLOT_PATIENCE: Final = 5.0
+"""Seconds between looks at what holds up the making of a slot, and at whether Postgres is still at it."""
+
+EXHAUSTED: Final = "exhausted"
+"""The state of a durable slot that keeps more WAL than it may."""
 
 _NUDGE: Final = 0.02
 """Seconds between something that arrived and a status that makes Postgres look for more.
@@ -39,11 +52,11 @@ between wakes nobody, and would arrive with the next one, whenever that is. The 
 before each sleep, be it a keepalive, and any message of ours makes it look again.
 """
 
-# The text of values must not depend on the settings of the role or the database (`backbeat.postgres.values`),
-# and Postgres must be patient enough for the interval of our status messages.
+# The text of values must not depend on the settings of the role or the database (`backbeat.postgres.values`).
+# While it skips what is not published, Postgres speaks up after half of its timeout: sooner than we give up.
 _SETTINGS: Final = (
     "-c datestyle=ISO -c timezone=UTC -c extra_float_digits=3 -c intervalstyle=postgres -c bytea_output=hex"
-    " -c wal_sender_timeout=60s"
+    " -c wal_sender_timeout=20s"
 )
 
 
@@ -64,6 +77,10 @@ class Preconditions(msgspec.Struct, frozen=True):
     """Publications that do not exist."""
     slot: str | None
     """The state of the durable slot; None when there is none."""
+    retained: int | None = None
+    """Bytes of WAL kept for the durable slot; None when there is none, or nothing is kept any more."""
+    confirmed: int = 0
+    """Up to where the durable slot has forgotten the changes."""
 
     def unmet(self) -> StreamError | None:
         """Say what somebody has to change before a stream can start."""
@@ -87,21 +104,28 @@ class Walsender:
         self,
         connection: psycopg.AsyncConnection[Any],
         *,
+        slot: str,
+        since: float,
         position: Position,
-        is_new: bool,
+        has_gap: bool,
         receiver: Receiver,
         status_interval: float,
         silence: float,
     ) -> None:
+        self.slot = slot
+        """The name of the slot."""
+        self.since = since
+        """When streaming began, in seconds since 1970 by the clock of Postgres."""
         self.position = position
         """Up to where everything has been handled."""
-        self.is_new = is_new
-        """Whether the slot was made for this connection: changes committed before it are missing."""
+        self.complete_until = since
+        """Up to when all commits have been handled, in seconds since 1970 by the clock of Postgres."""
+        self.has_gap = has_gap
+        """Whether changes between the last connection and this one are missing: the slot is a new one."""
         self._connection = connection
         self._pgconn = connection.pgconn
         self._pgconn.nonblocking = 1
         self._receiver = receiver
-        self._since = time.time()
         self._status_interval = status_interval
         self._silence = silence
         self._failure: StreamError | None = None
@@ -116,6 +140,7 @@ class Walsender:
         *,
         slot: str,
         durable: bool,
+        max_retained: int | None,
         resume: Position | None,
         receiver: Receiver,
         status_interval: float,
@@ -130,6 +155,7 @@ class Walsender:
             publications: what to stream.
             slot: the name of a durable slot, or the beginning of that of a temporary one.
             durable: whether the slot outlives the connection.
+            max_retained: a durable slot that keeps more bytes of WAL than this is made anew.
             resume: what a previous connection to a durable slot has handled.
             receiver: what collects the messages.
             status_interval: after how long a silence to ask for a sign of life, in seconds.
@@ -142,15 +168,24 @@ class Walsender:
             found = await _check(conninfo, publications, slot if durable else None)
             connection = await _connect(conninfo, found)
             try:
-                position, name, is_new = await _prepare_slot(connection, slot, durable, resume, found)
-                await connection.execute(_start_command(name, position.lsn, publications))
+                if found.retained is not None and max_retained is not None and found.retained > max_retained:
+                    found = msgspec.structs.replace(found, slot=EXHAUSTED)
+                prepared = await _prepare_slot(
+                    connection, conninfo, slot=slot, durable=durable, resume=resume, found=found
+                )
+                with cut_after(connection, _ANSWER_TIMEOUT):
+                    since = await _clock(connection)
+                    start = _start_command(prepared.slot, prepared.position.lsn, publications)
+                    await connection.execute(start)
             except BaseException:
                 await connection.close()
                 raise
         walsender = cls(
             connection,
-            position=position,
-            is_new=is_new,
+            slot=prepared.slot,
+            since=since,
+            position=prepared.position,
+            has_gap=prepared.has_gap,
             receiver=receiver,
             status_interval=status_interval,
             silence=silence,
@@ -160,11 +195,6 @@ class Walsender:
         connection.add_notice_handler(_log_notice if durable else walsender._refuse_notice)
         return walsender
 
-    @property
-    def complete_until(self) -> float:
-        """Up to when commits are known to have arrived, in seconds since 1970 by the clock of Postgres."""
-        return max(self._since, self._receiver.complete_until / 1_000_000)
-
     async def read(self) -> list[Transaction]:
         """Wait for the next batch. Calling this says that the last one has been handled.
 
@@ -172,8 +202,7 @@ class Walsender:
             StreamError: the connection is lost, or what it sends makes no sense; everything that arrived
                 before was returned first.
         """
-        if self._advance():
-            self._send_status(ping=False)
+        self.acknowledge()
         while True:
             is_drained = self._parse()
             batch = self._receiver.take()
@@ -188,6 +217,20 @@ class Walsender:
             if is_drained:
                 await self._wait_readable()
 
+    def acknowledge(self) -> None:
+        """Count the last batch as handled without reading on."""
+        if self._advance():
+            self._send_status(ping=False)
+
+    def end(self, error: StreamError) -> None:
+        """End the stream: `read` raises the error, as soon as it is called.
+
+        Args:
+            error: what was found out about the stream elsewhere.
+        """
+        self._failure = error
+        cut(self._connection)
+
     async def aclose(self) -> None:
         """Close the connection; a temporary slot vanishes with it."""
         self._heartbeat.cancel()
@@ -197,6 +240,7 @@ class Walsender:
 
     def _advance(self) -> bool:
         """Note that everything taken from the receiver has been handled; tell whether that is news."""
+        self.complete_until = max(self.complete_until, self._receiver.complete_until / 1_000_000)
         is_news = self._receiver.position > self.position.lsn
         if is_news:
             self.position = self.position._replace(lsn=self._receiver.position)
@@ -245,6 +289,8 @@ class Walsender:
         finally:
             loop.remove_reader(socket)
         self._arrived.set()
+        if self._failure is not None:
+            return
         with _translated():
             self._pgconn.consume_input()
             if self._pgconn.ssl_in_use:
@@ -290,9 +336,10 @@ async def _check(conninfo: str, publications: Sequence[str], slot: str | None) -
     async with await psycopg.AsyncConnection.connect(
         make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT), autocommit=True
     ) as connection:
-        cursor = connection.cursor(row_factory=class_row(Preconditions))
-        await cursor.execute(_PRECONDITIONS, {"publications": list(publications), "slot": slot})
-        found = await cursor.fetchone()
+        with cut_after(connection, _ANSWER_TIMEOUT):
+            cursor = connection.cursor(row_factory=class_row(Preconditions))
+            await cursor.execute(_PRECONDITIONS, {"publications": list(publications), "slot": slot})
+            found = await cursor.fetchone()
     assert found is not None
     if (error := found.unmet()) is not None:
         raise error
@@ -325,34 +372,116 @@ async def _connect(conninfo: str, found: Preconditions) -> psycopg.AsyncConnecti
         ) from error
 
 
+class _Prepared(NamedTuple):
+    """A slot to stream from: where to start, its name, and whether changes are missing since `resume`."""
+
+    position: Position
+    slot: str
+    has_gap: bool
+
+
+def resume_at(resume: Position | None, here: Position, confirmed: int) -> tuple[Position, bool]:
+    """Tell where to go on in a durable slot, and whether changes are missing since then.
+
+    After a promotion the numbers of the old history mean nothing, but the slot came along, and knows. Another
+    cluster with a slot of the same name never had the changes we wait for. And a slot that has forgotten more
+    than we handled was read by somebody else, or dropped and made again.
+
+    Args:
+        resume: what the last connection has handled; None for the first one.
+        here: where Postgres is now.
+        confirmed: up to where the slot has forgotten the changes.
+    """
+    if resume is None:
+        return here, False
+    if resume[:2] == here[:2]:
+        return resume, confirmed > resume.lsn
+    return here, resume.system != here.system
+
+
 async def _prepare_slot(
     connection: psycopg.AsyncConnection[Any],
+    conninfo: str,
+    *,
     slot: str,
     durable: bool,
     resume: Position | None,
     found: Preconditions,
-) -> tuple[Position, str, bool]:
-    """Make the slot if there is none; return where to start, its name, and whether it is new."""
-    cursor = await connection.execute("IDENTIFY_SYSTEM")
-    row = await cursor.fetchone()
+) -> _Prepared:
+    """Make the slot if there is none."""
+    with cut_after(connection, _ANSWER_TIMEOUT):
+        cursor = await connection.execute("IDENTIFY_SYSTEM")
+        row = await cursor.fetchone()
     assert row is not None
     here = Position(row[0], row[1], lsn=0)
-    if durable and found.slot not in {None, "lost"}:
-        # A position means nothing in another cluster, nor after a promotion, which may have lost some WAL;
-        # then the slot alone knows.
-        same_history = resume is not None and resume[:2] == here[:2]
-        return (resume if resume is not None and same_history else here), slot, False
+    unusable = found.slot in {"lost", EXHAUSTED}
+    if durable and found.slot is not None and not unusable:
+        position, has_gap = resume_at(resume, here, found.confirmed)
+        return _Prepared(position, slot, has_gap)
     # The suffix, because the remains of a lost connection hold their slot until Postgres notices.
     name = slot if durable else f"{slot}_{secrets.token_hex(4)}"
-    if found.slot == "lost":
-        log.warning("slot lost", slot=name)
-        await connection.execute(sql.SQL("DROP_REPLICATION_SLOT {}").format(sql.Identifier(name)))
-    await connection.execute(
-        sql.SQL("CREATE_REPLICATION_SLOT {} {} LOGICAL pgoutput (SNAPSHOT 'nothing')").format(
-            sql.Identifier(name), sql.SQL("" if durable else "TEMPORARY")
-        )
+    if unusable:
+        log.warning("slot made anew", slot=name, reason=found.slot, retained_bytes=found.retained)
+        with suppress(psycopg.errors.UndefinedObject), cut_after(connection, _ANSWER_TIMEOUT):
+            await connection.execute(sql.SQL("DROP_REPLICATION_SLOT {}").format(sql.Identifier(name)))
+    command = sql.SQL("CREATE_REPLICATION_SLOT {} {} LOGICAL pgoutput (SNAPSHOT 'nothing')").format(
+        sql.Identifier(name), sql.SQL("" if durable else "TEMPORARY")
     )
-    return here, name, True
+    await _execute_patiently(connection, conninfo, command)
+    return _Prepared(here, name, has_gap=True)
+
+
+async def _execute_patiently(
+    connection: psycopg.AsyncConnection[Any], conninfo: str, command: sql.Composed
+) -> None:
+    """Run a command that takes as long as others keep their transactions open, and say who they are.
+
+    A connection that fell silent looks the same from here; hence another one asks.
+    """
+    pid = connection.info.backend_pid
+    running = asyncio.create_task(connection.execute(command), name="replication slot")
+    blockers: list[int] | None = None
+    try:
+        while not (await asyncio.wait([running], timeout=_SLOT_PATIENCE))[0]:
+            found = await _blockers(conninfo, pid)
+            if found != blockers:
+                log.warning("slot waits for open transactions", pids=found)
+                blockers = found
+        await running
+    finally:
+        # Postgres must hear of it: a process that waits for a lock does not look whether its client is there.
+        running.cancel()
+        with cut_after(connection, _CANCEL_TIMEOUT):
+            await asyncio.wait([running])
+
+
+async def _blockers(conninfo: str, pid: int) -> list[int]:
+    """Tell which processes another one waits for.
+
+    Raises:
+        StreamError: that process has ended.
+        psycopg.Error: Postgres does not answer.
+    """
+    async with await psycopg.AsyncConnection.connect(
+        make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT), autocommit=True
+    ) as connection:
+        with cut_after(connection, _ANSWER_TIMEOUT):
+            cursor = await connection.execute(
+                "select pg_catalog.pg_blocking_pids(pid) from pg_catalog.pg_stat_activity where pid = %s",
+                (pid,),
+            )
+            row = await cursor.fetchone()
+    if row is None:
+        raise StreamError("The connection was lost while Postgres made the replication slot.")
+    return list(row[0])
+
+
+async def _clock(connection: psycopg.AsyncConnection[Any]) -> float:
+    """Read the clock of Postgres, in seconds since 1970."""
+    cursor = await connection.execute("select extract(epoch from clock_timestamp())::float8")
+    row = await cursor.fetchone()
+    assert row is not None
+    return float(row[0])
 
 
 def _start_command(slot: str, lsn: int, publications: Sequence[str]) -> sql.Composed:

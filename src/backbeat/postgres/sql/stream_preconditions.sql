@@ -11,4 +11,20 @@ select current_setting('wal_level') as wal_level,
          select coalesce(wal_status, 'reserved')
          from pg_catalog.pg_replication_slots
          where slot_name = %(slot)s
-       ) as slot
+       ) as slot,
+       (
+         select pg_catalog.pg_wal_lsn_diff(
+           case
+             when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+             else pg_catalog.pg_current_wal_lsn()
+           end,
+           restart_lsn
+         )::int8
+         from pg_catalog.pg_replication_slots
+         where slot_name = %(slot)s
+       ) as retained,
+       coalesce((
+         select (confirmed_flush_lsn - '0/0'::pg_catalog.pg_lsn)::int8
+         from pg_catalog.pg_replication_slots
+         where slot_name = %(slot)s
+       ), 0) as confirmed

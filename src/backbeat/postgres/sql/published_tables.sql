@@ -1,0 +1,18 @@
+-- The published tables, each with what changes when the table or a column of it does.
+select p.schemaname::text,
+       p.tablename::text,
+       c.oid::int8,
+       format(
+         '%%s %%s %%s',
+         c.xmin,
+         (
+           select count(*)::text || ' ' || sum(a.xmin::text::int8)::text
+           from pg_catalog.pg_attribute a
+           where a.attrelid = c.oid and a.attnum > 0
+         ),
+         p.attnames
+       )
+from pg_catalog.pg_publication_tables p
+join pg_catalog.pg_namespace n on n.nspname = p.schemaname
+join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
+where p.pubname = %(publication)s
