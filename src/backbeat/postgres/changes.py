@@ -24,7 +24,7 @@ from backbeat.postgres.subscriptions import Subscriptions
 from backbeat.postgres.visibility import Question, Version, Visibility
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from backbeat.postgres.pgoutput import Relation, Row
     from backbeat.postgres.policies import Access
@@ -306,17 +306,24 @@ class Changes:
             changes: those to handle now.
             later: the same and all that follow, among them later changes to the same rows.
         """
-        wanted = [(change, by_role) for change in changes if (by_role := self._matching(change))]
-        if not wanted:
-            return []
-        pairs = {(change.relation.oid, role) for change, by_role in wanted for role in by_role}
+        tables = {change.relation.oid: change.relation for change in changes}
+        pairs = {
+            (oid, role)
+            for oid, relation in tables.items()
+            for role in self._subscriptions.roles(relation.schema, relation.table)
+        }
         while True:
             access = await self._visibility.access(pairs)
+            wanted = [(change, by_role) for change in changes if (by_role := self._matching(change, access))]
+            # Whom it is no use to ask may have changed with the catalogue. `ask` tells, asked or not.
+            if not wanted and not any(seen is not None and seen.owners for seen in access.values()):
+                return []
             drafts = _drafts(wanted, access, _last_versions(later, access))
             answers = await self._visibility.ask(
                 {oid for oid, _ in pairs},
                 [draft.question() for draft in drafts.values()],
-                {change.xid for change, _ in wanted},
+                # Also of those nobody is asked about: what they did to the catalogue has to be seen.
+                {change.xid for change in changes},
             )
             if answers is not None:
                 break
@@ -350,13 +357,28 @@ class Changes:
             deliveries += self._addressed(await self._write(change, access, select), group)
         return deliveries
 
-    def _matching(self, change: _Change) -> dict[str, list[Subscription]]:
-        """Find the subscriptions that want a change, by role."""
-        schema, table = change.relation.schema, change.relation.table
+    def _matching(
+        self, change: _Change, access: Mapping[tuple[int, str], Access | None]
+    ) -> dict[str, list[Subscription]]:
+        """Find the subscriptions that want a change, by role, without those whom it is no use to ask.
+
+        A role that is not in `access` has subscribed since that was read, and to what comes later.
+        """
+        relation = change.relation
+        subjects: dict[str, Collection[str]] = {}
+        if change.kind != "DELETE":
+            for (oid, role), seen in access.items():
+                if oid == relation.oid and seen is not None and seen.owners:
+                    values = [change.values[name] for name in seen.owners if name in change.values]
+                    # A column that did not come along may hold anybody.
+                    if len(values) == len(seen.owners):
+                        subjects[role] = {value.decode() for value in values if value is not None}
         by_role: dict[str, list[Subscription]] = {}
-        for subscription in self._subscriptions.matching(schema, table, change.kind, change.values):
+        for subscription in self._subscriptions.matching(
+            relation.schema, relation.table, change.kind, change.values, subjects
+        ):
             by_role.setdefault(subscription.claims.role, []).append(subscription)
-        return by_role
+        return {role: found for role, found in by_role.items() if (relation.oid, role) in access}
 
     def _addressed(self, data: bytes, subscriptions: Iterable[Subscription]) -> list[Delivery]:
         """Address a change to whoever is still subscribed."""

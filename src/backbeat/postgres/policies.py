@@ -1,17 +1,28 @@
 """What a role may read of a table, and whether its policies leave anything to ask.
 
 Only the two extremes are decided here, from the catalogue: nobody, and everybody. Everything in between is
-decided by Postgres, row by row (`backbeat.postgres.visibility`).
+decided by Postgres, row by row (`backbeat.postgres.visibility`). Where every policy compares `auth.uid()`
+with a column, the catalogue also tells whom it is no use to ask; that never lets anybody see anything.
 """
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from functools import cached_property
+from typing import Final
 
 import msgspec
 
 __all__ = ["Access", "Audience", "Column", "Policy"]
+
+_UID: Final = r"(?:auth\.uid\(\)|\( SELECT auth\.uid\(\) AS uid\))"
+_NAME: Final = r'(?:[a-z_][a-z0-9_]*|"(?:[^"]|"")+")'
+_OWN: Final = re.compile(rf"\((?:{_UID} = (?P<right>{_NAME})|(?P<left>{_NAME}) = {_UID})\)")
+"""A condition that only the rows of one user meet, as Postgres writes it with an empty search_path: an
+operator or a function from elsewhere would stand there with its schema."""
+
+_UUID_OID: Final = 2950
 
 
 class Audience(Enum):
@@ -68,6 +79,8 @@ class Access(msgspec.Struct, frozen=True, dict=True):
     policies: tuple[Policy, ...]
     gullible: tuple[str, ...] = ()
     """IMMUTABLE functions of the database that look at who is asking: a plan must not serve two viewers."""
+    uid_is_sub: bool = False
+    """Whether `auth.uid()` is known to return the claim `sub`."""
     classified: bool = True
     """Whether policies are looked at; if not, everybody is asked about every row."""
 
@@ -91,6 +104,32 @@ class Access(msgspec.Struct, frozen=True, dict=True):
         if not self.row_security or self.exempt:
             return Audience.EVERYBODY
         return _audience(self.policies)
+
+    @cached_property
+    def owners(self) -> tuple[str, ...]:
+        """The columns one of which holds the `sub` of whoever sees a row; none if others may see it, too.
+
+        All permissive policies have to ask for it. What the restrictive ones ask for can only add to that.
+        """
+        if self.audience is not Audience.ASK or not self.classified or not self.uid_is_sub:
+            return ()
+        found = {
+            _owner(policy.condition)
+            for policy in self.policies
+            if policy.permissive and policy.condition not in (None, "false")
+        }
+        uuids = {column.name for column in self.columns if column.type_oid == _UUID_OID}
+        names = tuple(sorted(name for name in found if name is not None))
+        return names if len(names) == len(found) and uuids.issuperset(names) else ()
+
+
+def _owner(condition: str | None) -> str | None:
+    """The column that a condition compares with `auth.uid()`, if it does nothing else."""
+    found = _OWN.fullmatch(condition or "")
+    if found is None:
+        return None
+    name = found["left"] or found["right"]
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _audience(policies: tuple[Policy, ...]) -> Audience:

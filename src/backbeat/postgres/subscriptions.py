@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from uuid import UUID
 
 from backbeat.protocol.bindings import ANY
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
     from backbeat.protocol.filters import Comparison, Normal
     from backbeat.tokens.claims import Claims
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
     Values: TypeAlias = Mapping[str, bytes | None]
     """The columns that came with a change."""
 
-__all__ = ["Subscription", "Subscriptions", "Values"]
+    Subjects: TypeAlias = Mapping[str, Collection[str]]
+    """By role, the only users who may see a row. Roles that are not there are not narrowed down."""
+
+__all__ = ["Subjects", "Subscription", "Subscriptions", "Values"]
+
+_ANYBODY: Final[Subjects] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +41,8 @@ class Subscription:
         table: the table, or `*`.
         comparisons: what a row has to meet.
         select: the columns wanted beside the primary key; None stands for all.
+        subject: what `auth.uid()` is for the subscriber, as Postgres writes it: empty for nobody, None where
+            Postgres has to say.
     """
 
     subscriber: Hashable
@@ -45,6 +54,10 @@ class Subscription:
     table: str
     comparisons: tuple[Comparison, ...]
     select: tuple[str, ...] | None
+    subject: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "subject", _subject(self.claims))
 
     @property
     def wanted(self) -> Comparison | None:
@@ -60,49 +73,91 @@ class Subscription:
                 return False
         return True
 
+    def may_be_among(self, subjects: Subjects) -> bool:
+        """Tell whether the subscriber is one of those whom it makes sense to ask."""
+        only = subjects.get(self.claims.role)
+        return only is None or self.subject is None or self.subject in only
+
+
+def _subject(claims: Claims) -> str | None:
+    """What `auth.uid()` returns. Whatever Postgres reads as a UUID, Python does, too, and as the same one."""
+    if not claims.sub:
+        return "" if claims.values.get("sub") is None else None
+    try:
+        return str(UUID(claims.sub))
+    except ValueError:
+        return None
+
 
 _Members: TypeAlias = "dict[Subscription, None]"
 """A set that keeps the order in which its members came."""
 
 
 class _Table:
-    """The subscriptions to one table. Those that want one value of a column are kept by that value."""
+    """The subscriptions to one table.
+
+    Those that want one value of a column are kept by that value, and the others by role and by subject.
+    """
 
     def __init__(self) -> None:
-        self._others: _Members = {}
+        self.roles: Counter[str] = Counter()
+        self._others: dict[str, _Members] = {}
+        self._by_subject: dict[tuple[str, str | None], _Members] = {}
         self._by_value: dict[tuple[str, Normal], dict[Hashable, _Members]] = {}
 
     def __bool__(self) -> bool:
         """Whether any subscription is there."""
-        return bool(self._others or self._by_value)
+        return bool(self.roles)
 
     def add(self, subscription: Subscription) -> None:
-        wanted = subscription.wanted
+        role, wanted = subscription.claims.role, subscription.wanted
+        self.roles[role] += 1
         if wanted is None:
-            self._others[subscription] = None
+            self._others.setdefault(role, {})[subscription] = None
+            self._by_subject.setdefault((role, subscription.subject), {})[subscription] = None
         else:
             values = self._by_value.setdefault((wanted.column, wanted.normal), {})
             values.setdefault(wanted.wanted, {})[subscription] = None
 
     def remove(self, subscription: Subscription) -> None:
-        wanted = subscription.wanted
+        role, wanted = subscription.claims.role, subscription.wanted
+        self.roles[role] -= 1
+        if not self.roles[role]:
+            del self.roles[role]
         if wanted is None:
-            del self._others[subscription]
+            _remove(self._others, role, subscription)
+            _remove(self._by_subject, (role, subscription.subject), subscription)
             return
         kind = wanted.column, wanted.normal
-        members = self._by_value[kind][wanted.wanted]
-        del members[subscription]
-        if not members:
-            del self._by_value[kind][wanted.wanted]
+        _remove(self._by_value[kind], wanted.wanted, subscription)
         if not self._by_value[kind]:
             del self._by_value[kind]
 
-    def candidates(self, values: Values) -> Iterator[Subscription]:
-        yield from self._others
+    def candidates(self, values: Values, subjects: Subjects) -> Iterator[Subscription]:
+        for role, members in self._others.items():
+            only = subjects.get(role)
+            if only is None:
+                yield from members
+            else:
+                for subject in (None, *only):
+                    yield from self._by_subject.get((role, subject), ())
         for (column, normal), wanted in self._by_value.items():
             value = values.get(column)
             if value is not None:
-                yield from wanted.get(normal(value), ())
+                for subscription in wanted.get(normal(value), ()):
+                    if subscription.may_be_among(subjects):
+                        yield subscription
+
+
+_Key = TypeVar("_Key", bound="Hashable")
+
+
+def _remove(kept: dict[_Key, _Members], key: _Key, subscription: Subscription) -> None:
+    """Take a subscription out, and what is kept for it when it was the last one there."""
+    members = kept[key]
+    del members[subscription]
+    if not members:
+        del kept[key]
 
 
 class Subscriptions:
@@ -141,7 +196,18 @@ class Subscriptions:
         """Tell whether anybody wants changes of a table."""
         return any(name in self._tables for name in _names(schema, table))
 
-    def matching(self, schema: str, table: str, event: str, values: Values) -> list[Subscription]:
+    def roles(self, schema: str, table: str) -> set[str]:
+        """Tell as which roles the subscribers to a table read it."""
+        return {
+            role
+            for name in _names(schema, table)
+            if name in self._tables
+            for role in self._tables[name].roles
+        }
+
+    def matching(
+        self, schema: str, table: str, event: str, values: Values, subjects: Subjects = _ANYBODY
+    ) -> list[Subscription]:
         """Find the subscriptions that want a change.
 
         Args:
@@ -149,12 +215,13 @@ class Subscriptions:
             table: the table.
             event: `INSERT`, `UPDATE` or `DELETE`.
             values: those of the new row, or of the deleted one.
+            subjects: who may see it, as far as that is known.
         """
         return [
             subscription
             for name in _names(schema, table)
             if name in self._tables
-            for subscription in self._tables[name].candidates(values)
+            for subscription in self._tables[name].candidates(values, subjects)
             if subscription.matches(event, values)
         ]
 

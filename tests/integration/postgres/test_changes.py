@@ -314,8 +314,53 @@ async def test_a_policy_takes_effect_with_the_next_change(band: Band) -> None:
     assert await band.records("ben") == [10, 12]
 
 
-async def test_a_row_that_moved_on_does_not_carry_its_past_along(band: Band) -> None:
-    """The insert was Anna's alone; when it is looked at, the row is Ben's already."""
+async def test_only_the_owner_is_asked_about_a_row(band: Band) -> None:
+    """Where the policy asks for nothing but the owner, the others need not be asked."""
+    await band.subscribe("anna", claims(ANNA))
+    await band.subscribe("ben", claims(BEN))
+    await band.run(A1)
+    assert (await band.records("anna"), await band.records("ben"), band.changes.checked) == ([1], [], 1)
+
+
+async def test_a_row_of_somebody_else_is_sent_with_the_policy_that_shows_it(band: Band) -> None:
+    """Ben was not worth asking when the catalogue was last read; one transaction changes that, and writes."""
+    await band.subscribe("ben", claims(BEN))
+    await band.run(A1)
+    await band.settle()
+    await band.run("alter policy own on songs using (true)", f"insert into songs values (3, '{ANNA}', '')")
+    assert await band.records("ben") == [3]
+
+
+async def test_another_meaning_of_uid_is_learnt_at_once(band: Band) -> None:
+    """Once `auth.uid()` may be anybody, everybody is asked."""
+    await band.subscribe("ben", claims(BEN))
+    await band.run(A1)
+    await band.settle()
+    await band.run(
+        "create or replace function auth.uid() returns uuid language sql stable"
+        f" as $$ select '{ANNA}'::uuid $$",
+        f"insert into songs values (3, '{ANNA}', '')",
+    )
+    assert await band.records("ben") == [3]
+
+
+@pytest.mark.parametrize("spelling", ["upper", "braces", "bare"])
+async def test_an_owner_is_known_in_every_spelling(band: Band, spelling: str) -> None:
+    """What Postgres reads as the same UUID is the same owner."""
+    sub = {"upper": str(ANNA).upper(), "braces": f"{{{ANNA}}}", "bare": ANNA.hex}[spelling]
+    await band.subscribe("anna", Claims.of({"role": "authenticated", "exp": 2**31, "sub": sub}))
+    await band.run(A1)
+    assert await band.records("anna") == [1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "dropped"), [("auth.uid() = owner", 0), ("auth.uid() = owner and true", 1)]
+)
+async def test_a_row_that_moved_on_does_not_carry_its_past_along(
+    band: Band, policy: LiteralString, dropped: int
+) -> None:
+    """The insert was Anna's alone; when it is looked at, the row is Ben's already, who may not be asked."""
+    await band.run(f"alter policy own on songs using ({policy})")
     await band.subscribe("anna", claims(ANNA))
     await band.subscribe("ben", claims(BEN))
     band.open.clear()
@@ -323,7 +368,7 @@ async def test_a_row_that_moved_on_does_not_carry_its_past_along(band: Band) -> 
     await band.run(f"update songs set owner = '{BEN}', title = 'for Ben'")
     band.open.set()
     assert (await band.records("anna", "title"), await band.records("ben", "title")) == ([], ["for Ben"])
-    assert band.changes.dropped_stale == 1
+    assert band.changes.dropped_stale == dropped
 
 
 async def test_a_row_that_moved_within_its_transaction_does_not_either(band: Band) -> None:

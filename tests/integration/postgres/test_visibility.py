@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from backbeat.postgres import visibility as module
-from backbeat.postgres.policies import Audience
+from backbeat.postgres.policies import Access, Audience
 from backbeat.postgres.visibility import Question, Version, Visibility
 from backbeat.tokens.claims import Claims
 
@@ -101,14 +101,17 @@ class Songs:
         answer = await self.seen([self.version(song) for song in songs], who)
         return {songs[index] for index in answer[who]}
 
-    async def audience(self, role: str = "authenticated") -> Audience:
+    async def access(self, role: str = "authenticated") -> Access:
         """What the catalogue alone says, read anew."""
         pair = self.oid(), role
         while True:
             known = (await self.visibility.access({pair}))[pair]
             assert known is not None
             if await self.visibility.ask({pair[0]}, [], ()) is not None:
-                return known.audience
+                return known
+
+    async def audience(self, role: str = "authenticated") -> Audience:
+        return (await self.access(role)).audience
 
 
 @pytest.fixture
@@ -208,6 +211,59 @@ async def test_the_catalogue_decides_the_extremes(
     """And a plain SELECT would agree."""
     songs.run(change)
     assert await songs.audience(role) is expected
+
+
+@pytest.mark.parametrize(
+    ("condition", "owners"),
+    [
+        ("auth.uid() = owner", ("owner",)),
+        ("owner = auth.uid()", ("owner",)),
+        ("(select auth.uid()) = owner", ("owner",)),
+        ("owner = (select auth.uid())", ("owner",)),
+        ("auth.uid() <> owner", ()),
+        ("auth.uid() = owner or true", ()),
+        ("not auth.uid() = owner", ()),
+        ("auth.uid()::text = title", ()),
+        ("auth.uid() = (select owner)", ()),
+        ("auth.uid() = md5(title)::uuid", ()),
+        ("auth.uid() operator(public.=) owner", ()),
+        ("public.uid() = owner", ()),
+    ],
+)
+async def test_the_owner_of_a_row_is_known_only_where_nothing_else_is_asked(
+    songs: Songs, condition: LiteralString, owners: tuple[str, ...]
+) -> None:
+    """As Postgres writes the condition, whatever was typed."""
+    songs.run(
+        "create function public.uid() returns uuid language sql stable as 'select auth.uid()';"
+        "create operator public.= (leftarg = uuid, rightarg = uuid, function = uuid_ne)"
+    )
+    songs.policy(condition)
+    assert (await songs.access()).owners == owners
+
+
+UID = "create or replace function auth.uid() returns uuid language sql stable"
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [
+        ("select", True),
+        (f"{UID} as $$ select nullif(current_setting('request.jwt.claim.sub', true), '')::uuid; $$", True),
+        (f"{UID} as $$ select null::uuid $$", False),
+        (f"{UID} return null::uuid", False),
+        ("alter function auth.uid() set search_path = ''", False),
+        ("create function auth.uid(int) returns uuid language sql as 'select null::uuid'", False),
+        ("alter function auth.uid() rename to who", False),
+    ],
+)
+async def test_the_meaning_of_uid_is_known_by_its_definition(
+    songs: Songs, change: LiteralString, known: bool
+) -> None:
+    """Any other than the usual ones is not trusted to be the user of the token."""
+    songs.policy("auth.uid() = owner")
+    songs.run(change)
+    assert (await songs.access()).uid_is_sub is known
 
 
 async def test_a_changed_policy_makes_the_question_void(songs: Songs) -> None:

@@ -10,8 +10,8 @@ import pytest
 from backbeat.postgres.policies import Access, Audience, Column, Policy
 
 
-def column(name: str, *, selectable: bool = True) -> Column:
-    return Column(name, 23, "integer", "int4", deterministic=True, selectable=selectable)
+def column(name: str, *, selectable: bool = True, type_oid: int = 23) -> Column:
+    return Column(name, type_oid, "integer", "int4", deterministic=True, selectable=selectable)
 
 
 OPEN = Access(
@@ -102,3 +102,47 @@ def test_a_role_the_server_may_not_assume_sees_nothing() -> None:
 def test_without_classification_everybody_is_asked(change: dict[str, Any]) -> None:
     """It is what the classification is measured against."""
     assert audience(classified=False, **change) is Audience.ASK
+
+
+OWNED = msgspec.structs.replace(
+    OPEN,
+    uid_is_sub=True,
+    columns=(column("id"), *(column(name, type_oid=2950) for name in ("owner", 'a "b"'))),
+)
+QUOTED = '(( SELECT auth.uid() AS uid) = "a ""b""")'
+
+
+@pytest.mark.parametrize(
+    ("permissive", "restrictive", "expected"),
+    [
+        ([OWN], [], ("owner",)),
+        (["(owner = auth.uid())"], [], ("owner",)),
+        ([OWN, QUOTED], [], ('a "b"', "owner")),
+        ([OWN, "false", None], [], ("owner",)),
+        ([OWN], ["(id > 0)"], ("owner",)),
+        ([OWN, "true"], [], ()),
+        (["true"], [OWN], ()),
+        ([OWN, "(id > 0)"], [], ()),
+        (["(auth.uid() = id)"], [], ()),
+        (["(auth.uid() = unknown)"], [], ()),
+        (["((auth.uid() = owner) OR true)"], [], ()),
+        (["(NOT (auth.uid() = owner))"], [], ()),
+    ],
+)
+def test_owners_are_known_when_every_permissive_policy_asks_for_one(
+    permissive: list[str | None], restrictive: list[str], expected: tuple[str, ...]
+) -> None:
+    """A single one that lets others in is enough to ask them."""
+    policies = tuple(
+        Policy(permissive=kind, condition=condition)
+        for kind, conditions in ((True, permissive), (False, restrictive))
+        for condition in conditions
+    )
+    assert msgspec.structs.replace(OWNED, policies=policies).owners == expected
+
+
+@pytest.mark.parametrize("change", [{"uid_is_sub": False}, {"classified": False}, {"row_security": False}])
+def test_owners_are_not_known_otherwise(change: dict[str, Any]) -> None:
+    """What `auth.uid()` returns has to be certain, and row security on."""
+    policies = (Policy(permissive=True, condition=OWN),)
+    assert msgspec.structs.replace(OWNED, policies=policies, **change).owners == ()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from backbeat.postgres.subscriptions import Subscription, Subscriptions
 from backbeat.protocol.filters import Comparison, Condition, as_number, as_text
 from backbeat.tokens.claims import Claims
@@ -97,3 +101,53 @@ def test_a_table_concerns_nobody_when_the_last_one_is_gone() -> None:
 def test_removing_somebody_unknown_does_nothing() -> None:
     """It may have been refused."""
     Subscriptions().remove("nobody")
+
+
+ANNA, BEN = "00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"
+
+
+def as_user(name: str, role: str = "authenticated", band: str | None = None, **more: object) -> Subscription:
+    """A subscription of somebody with certain claims."""
+    claims = Claims.of({"role": role, "exp": 1, **more})
+    wanted = subscription(name, **({} if band is None else {"band": band}))
+    return replace(wanted, claims=claims)
+
+
+def narrowed(subscriptions: Subscriptions, **subjects: set[str]) -> list[object]:
+    """Who is worth asking about a row, when only these may see it."""
+    matching = subscriptions.matching("public", "songs", "INSERT", {"band": b"1"}, subjects)
+    return [each.subscriber for each in matching]
+
+
+def test_only_those_who_may_see_a_row_are_found() -> None:
+    """With a filter and without one."""
+    subscriptions = registered(
+        as_user("anna", sub=ANNA),
+        as_user("ben", sub=BEN),
+        as_user("anna, band 1", sub=ANNA, band="1"),
+        as_user("ben, band 1", sub=BEN, band="1"),
+    )
+    assert narrowed(subscriptions, authenticated={ANNA}) == ["anna", "anna, band 1"]
+
+
+def test_other_roles_are_not_narrowed_down() -> None:
+    """Other policies may apply to them."""
+    subscriptions = registered(as_user("anna", sub=ANNA), as_user("admin", "service_role", sub=BEN))
+    assert narrowed(subscriptions, authenticated=set()) == ["admin"]
+
+
+@pytest.mark.parametrize(
+    ("sub", "found"), [(None, False), ("", True), (12, True), ("not a uuid", True), (BEN, False)]
+)
+def test_whoever_cannot_be_told_from_the_owner_is_found(sub: object, found: bool) -> None:
+    """Without the claim nobody owns anything; what is no UUID is left to Postgres."""
+    assert bool(narrowed(registered(as_user("somebody", sub=sub)), authenticated={ANNA})) is found
+
+
+def test_the_roles_of_a_table_are_those_of_its_subscribers() -> None:
+    """As long as they are there."""
+    subscriptions = registered(as_user("anna"), as_user("ben", "anon", band="1"), as_user("cara", "anon"))
+    before = subscriptions.roles("public", "songs")
+    subscriptions.remove("ben")
+    subscriptions.remove("cara")
+    assert (before, subscriptions.roles("public", "songs")) == ({"authenticated", "anon"}, {"authenticated"})

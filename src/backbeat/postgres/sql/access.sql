@@ -68,7 +68,25 @@ from (
           where wanted.role = 0 or pg_has_role(r.oid, wanted.role, 'USAGE')
         )
     ) as policies,
-    (select coalesce(json_agg(g.signature order by g.signature), '[]') from gullible g) as gullible
+    (select coalesce(json_agg(g.signature order by g.signature), '[]') from gullible g) as gullible,
+    (
+      -- Blanks aside, a definition that returns the claim `sub`: ours, and those that are in use.
+      select coalesce(bool_and(
+        f.pronargs = 0 and f.prorettype = 'uuid'::regtype and not f.proretset and f.proconfig is null
+          and l.lanname = 'sql'
+          and regexp_replace(f.prosrc, '\s+|;\s*$', '', 'g') in (
+            $$selectcoalesce(nullif(current_setting('request.jwt.claim.sub',true),''),nullif($$
+              || $$current_setting('request.jwt.claims',true),'')::jsonb->>'sub')::uuid$$,
+            $$selectcoalesce(nullif(current_setting('request.jwt.claim.sub',true),''),(nullif($$
+              || $$current_setting('request.jwt.claims',true),'')::jsonb->>'sub'))::uuid$$,
+            $$selectnullif(current_setting('request.jwt.claim.sub',true),'')::uuid$$
+          )
+      ), false)
+      from pg_proc f
+      join pg_namespace a on a.oid = f.pronamespace
+      join pg_language l on l.oid = f.prolang
+      where a.nspname = 'auth' and f.proname = 'uid'
+    ) as uid_is_sub
   from pg_class c
   join pg_namespace n on n.oid = c.relnamespace
   cross join pg_roles r
