@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from backbeat.postgres.database import Connection
     from backbeat.protocol.filters import Comparison, Relation
 
-__all__ = ["Evaluator", "Pair", "collated", "operator_of"]
+__all__ = ["Evaluator", "collated", "operator_of"]
 
 log = structlog.get_logger("backbeat.filters")
 
@@ -31,9 +31,6 @@ PATIENCE: Final = (100, 1)
 """Milliseconds for what is asked in one statement, and more for each value or pattern of a filter in it."""
 SUSPENSION: Final = 30.0
 """Seconds for which a value or pattern that took longer matches nothing."""
-
-Pair: TypeAlias = "tuple[Comparison, bytes | None]"
-"""A comparison, with the value of a row."""
 
 
 class _Group(NamedTuple):
@@ -51,11 +48,8 @@ class _Question(NamedTuple):
     operands: tuple[bytes, ...]
 
 
-class _Held(NamedTuple):
-    """A value of a row that stands in the relation of its group to the value of a filter."""
-
-    value: bytes
-    operand: bytes
+_Operands: TypeAlias = "dict[bytes, set[bytes]]"
+"""The values of rows that stand in the relation of a group to each value of a filter."""
 
 
 class Evaluator:
@@ -77,50 +71,57 @@ class Evaluator:
         """Close the connection."""
         await self._dedicated.aclose()
 
-    async def accepted(self, pairs: Collection[Pair]) -> set[Pair]:
+    async def accepted(
+        self, asked: Mapping[Comparison, Collection[bytes | None]]
+    ) -> dict[Comparison, set[bytes | None]]:
         """Tell which rows match.
 
         Args:
-            pairs: comparisons that need the database, each with the value of a row in its column.
+            asked: comparisons that need the database, each with the values of rows in its column.
 
         Returns:
-            Those that match. One that could not be evaluated does not, negated or not.
+            For each comparison, the values that match. One that could not be evaluated matches nothing,
+            negated or not.
 
         Raises:
             psycopg.OperationalError: the connection was lost.
         """
-        values: dict[_Group, dict[bytes, None]] = defaultdict(dict)
-        operands: dict[_Group, dict[bytes, None]] = defaultdict(dict)
-        for comparison, value in pairs:
-            if value is not None:
-                group = _group(comparison)
-                values[group][value] = None
-                operands[group].update(dict.fromkeys(_operands(comparison)))
+        groups = {comparison: _group(comparison) for comparison in asked}
+        values: dict[_Group, set[bytes]] = defaultdict(set)
+        operands: dict[_Group, set[bytes]] = defaultdict(set)
+        for comparison, group in groups.items():
+            values[group].update(value for value in asked[comparison] if value is not None)
+            operands[group].update(_operands(comparison))
         now = asyncio.get_running_loop().time()
         self._suspended = {who: until for who, until in self._suspended.items() if until > now}
         failed = {(group, each) for group in operands for each in operands[group]} & self._suspended.keys()
         questions = [
             _Question(group, tuple(values[group]), healthy)
             for group, those in operands.items()
-            if (healthy := tuple(each for each in those if (group, each) not in failed))
+            if (healthy := tuple(each for each in those if (group, each) not in failed)) and values[group]
         ]
-        held: dict[_Group, set[_Held]] = {}
+        held: dict[_Group, _Operands] = {}
         if questions:
             async with self._dedicated.hold() as connection:
                 held, new = await self._compare(connection, questions)
                 failed |= new
         self.failed += len(failed)
-        return {
-            (comparison, value)
-            for comparison, value in pairs
-            if value is None
-            or not any((_group(comparison), each) in failed for each in _operands(comparison))
-            if comparison.concludes(value, holds=_holds(comparison, value, held))
-        }
+        accepted: dict[Comparison, set[bytes | None]] = {}
+        for comparison, group in groups.items():
+            mine = _operands(comparison)
+            if any((group, each) in failed for each in mine):
+                accepted[comparison] = set()
+                continue
+            known = held.get(group, {})
+            holding = set().union(*(known.get(each, ()) for each in mine))
+            accepted[comparison] = {
+                value for value in asked[comparison] if comparison.concludes(value, holds=value in holding)
+            }
+        return accepted
 
     async def _compare(
         self, connection: Connection, questions: Sequence[_Question]
-    ) -> tuple[dict[_Group, set[_Held]], set[tuple[_Group, bytes]]]:
+    ) -> tuple[dict[_Group, _Operands], set[tuple[_Group, bytes]]]:
         """Ask everything at once, or halve it until what cannot be asked stands alone; and tell that, too.
 
         Raises:
@@ -134,7 +135,7 @@ class Evaluator:
             parts = _halves(questions)
             if parts is None:
                 return {}, {self._gave_up(questions[0], error)}
-        held: dict[_Group, set[_Held]] = defaultdict(set)
+        held: dict[_Group, _Operands] = defaultdict(dict)
         failed: set[tuple[_Group, bytes]] = set()
         for part in parts:
             more, those = await self._compare(connection, part)
@@ -182,14 +183,7 @@ def _operands(comparison: Comparison) -> Iterable[bytes]:
     return [value for value in comparison.values if isinstance(value, bytes)]
 
 
-def _holds(comparison: Comparison, value: bytes | None, held: Mapping[_Group, set[_Held]]) -> bool:
-    if value is None:
-        return False
-    known = held.get(_group(comparison), ())
-    return any(_Held(value, operand) in known for operand in _operands(comparison))
-
-
-async def _held(connection: Connection, questions: Sequence[_Question]) -> dict[_Group, set[_Held]]:
+async def _held(connection: Connection, questions: Sequence[_Question]) -> dict[_Group, _Operands]:
     """Find what stands in relation, in one round trip.
 
     Raises:
@@ -210,12 +204,13 @@ async def _held(connection: Connection, questions: Sequence[_Question]) -> dict[
                 for those in (question.values, question.operands)
             ]
             cursors.append(await connection.execute(_statement(question.group.relation), texts))
-    return {
-        question.group: {
-            _Held(question.values[v - 1], question.operands[o - 1]) for v, o in await cursor.fetchall()
+    held: dict[_Group, _Operands] = {}
+    for question, cursor in zip(questions, cursors, strict=True):
+        held[question.group] = {
+            question.operands[n - 1]: {question.values[v - 1] for v in those}
+            for n, those in await cursor.fetchall()
         }
-        for question, cursor in zip(questions, cursors, strict=True)
-    }
+    return held
 
 
 def _statement(relation: Relation) -> sql.Composed:
@@ -225,7 +220,7 @@ def _statement(relation: Relation) -> sql.Composed:
         " (select p.n, cast(p.text as {left}) as x from unnest(%s::text[]) with ordinality p (text, n)),"
         " o as materialized"
         " (select p.n, cast(p.text as {right}) as x from unnest(%s::text[]) with ordinality p (text, n))"
-        " select v.n, o.n from v cross join o where {value} {operator} o.x"
+        " select o.n, array_agg(v.n) from v cross join o where {value} {operator} o.x group by o.n"
     ).format(
         left=sql.SQL(relation.left),
         right=sql.SQL(relation.right),

@@ -133,6 +133,10 @@ class Comparison:
     normal: Normal
     relation: Relation | None = None
 
+    def __hash__(self) -> int:
+        # Comparisons are looked up for every change; these parts tell them apart, and have cheap hashes.
+        return hash((self.column, self.operator, self.values))
+
     @classmethod
     def of(
         cls,

@@ -63,9 +63,13 @@ class Table:
         self, pairs: Sequence[tuple[Comparison, bytes | None]]
     ) -> set[tuple[Comparison, bytes | None]]:
         """The pairs that match, whoever has to tell."""
-        asked = [pair for pair in pairs if pair[0].needs_database]
+        asked: dict[Comparison, set[bytes | None]] = {}
+        for comparison, value in pairs:
+            if comparison.needs_database:
+                asked.setdefault(comparison, set()).add(value)
         known = {(each, value) for each, value in pairs if not each.needs_database and each.accepts(value)}
-        return known | await self.evaluator.accepted(asked)
+        told = await self.evaluator.accepted(asked)
+        return known | {(each, value) for each, those in told.items() for value in those}
 
 
 @pytest.fixture
@@ -457,7 +461,7 @@ async def test_a_pattern_that_takes_too_long_holds_up_nobody_else(table: Table) 
     compared = await table.prepare(
         *(f"c={each}" for each in (f"match.{ENDLESS}", f"not.match.{ENDLESS}", "match.a"))
     )
-    accepted = await table.evaluator.accepted([(each, LETTERS.encode()) for each in compared])
+    accepted = await table.decide([(each, LETTERS.encode()) for each in compared])
     assert (accepted, table.evaluator.failed) == ({(compared[2], LETTERS.encode())}, 1)
 
 
@@ -467,30 +471,30 @@ async def test_a_pattern_that_took_too_long_is_left_out_for_a_while(
     """It does not cost its time again with the next change."""
     await table.create("text")
     (endless,) = await table.prepare(f"c=match.{ENDLESS}")
-    await table.evaluator.accepted([(endless, LETTERS.encode())])
+    await table.decide([(endless, LETTERS.encode())])
     # Without a limit, a second attempt would not end.
     monkeypatch.setattr(evaluator_module, "PATIENCE", (0, 0))
-    assert await table.evaluator.accepted([(endless, LETTERS.encode())]) == set()
+    assert await table.decide([(endless, LETTERS.encode())]) == set()
 
 
 async def test_a_value_that_is_no_longer_of_the_type_matches_nothing(table: Table) -> None:
     """Somebody has altered the column since; whoever looks at another column goes on."""
     await table.create("inet")
     compared = await table.prepare("c=lt.10.0.0.1", "c=not.gt.10.0.0.1")
-    assert await table.evaluator.accepted([(each, b"no address") for each in compared]) == set()
+    assert await table.decide([(each, b"no address") for each in compared]) == set()
 
 
 async def test_the_evaluator_makes_a_new_connection(table: Table) -> None:
     """Whoever asks is told that the old one is lost, and asks again."""
     await table.create("jsonb")
     (compared,) = await table.prepare("c=eq.1")
-    await table.evaluator.accepted([(compared, b"1.0")])
+    await table.decide([(compared, b"1.0")])
     await table.admin.execute(
         "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'backbeat filters'"
     )
     with pytest.raises(psycopg.OperationalError):
-        await table.evaluator.accepted([(compared, b"1.0")])
-    assert await table.evaluator.accepted([(compared, b"1.0")]) == {(compared, b"1.0")}
+        await table.decide([(compared, b"1.0")])
+    assert await table.decide([(compared, b"1.0")]) == {(compared, b"1.0")}
 
 
 # Many at once -----------------------------------------------------------------------------------------------
