@@ -103,6 +103,7 @@ class _Table:
         self.roles: Counter[str] = Counter()
         self._others: dict[str, _Members] = {}
         self._by_subject: dict[tuple[str, str | None], _Members] = {}
+        self._kept: dict[tuple[str, str], tuple[list[Subscription], list[Subscription]]] = {}
         self._by_value: dict[tuple[str, Normal], dict[Hashable, _Members]] = {}
 
     def __bool__(self) -> bool:
@@ -113,6 +114,7 @@ class _Table:
         role, wanted = subscription.claims.role, subscription.wanted
         self.roles[role] += 1
         if wanted is None:
+            self._kept.clear()
             self._others.setdefault(role, {})[subscription] = None
             self._by_subject.setdefault((role, subscription.subject), {})[subscription] = None
         else:
@@ -125,6 +127,7 @@ class _Table:
         if not self.roles[role]:
             del self.roles[role]
         if wanted is None:
+            self._kept.clear()
             _remove(self._others, role, subscription)
             _remove(self._by_subject, (role, subscription.subject), subscription)
             return
@@ -133,20 +136,41 @@ class _Table:
         if not self._by_value[kind]:
             del self._by_value[kind]
 
-    def candidates(self, values: Values, subjects: Subjects) -> Iterator[Subscription]:
-        for role, members in self._others.items():
+    def collect(
+        self, found: dict[str, list[Subscription]], event: str, values: Values, subjects: Subjects
+    ) -> None:
+        """Add the subscriptions that want a change to those found, by role."""
+        for role in self._others:
             only = subjects.get(role)
             if only is None:
-                yield from members
+                plain, filtered = self._wanting(role, event)
+                members = [*plain, *(each for each in filtered if each.matches(event, values))]
             else:
-                for subject in (None, *only):
-                    yield from self._by_subject.get((role, subject), ())
+                members = [
+                    each
+                    for subject in (None, *only)
+                    for each in self._by_subject.get((role, subject), ())
+                    if each.matches(event, values)
+                ]
+            if members:
+                found.setdefault(role, []).extend(members)
         for (column, normal), wanted in self._by_value.items():
             value = values.get(column)
             if value is not None:
-                for subscription in wanted.get(normal(value), ()):
-                    if subscription.may_be_among(subjects):
-                        yield subscription
+                for each in wanted.get(normal(value), ()):
+                    if each.matches(event, values) and each.may_be_among(subjects):
+                        found.setdefault(each.claims.role, []).append(each)
+
+    def _wanting(self, role: str, event: str) -> tuple[list[Subscription], list[Subscription]]:
+        """Those that want every change of a kind, and those that look at values; kept until some change."""
+        kept = self._kept.get((role, event))
+        if kept is None:
+            members = [each for each in self._others[role] if each.event in (ANY, event)]
+            kept = self._kept[role, event] = (
+                [each for each in members if not each.comparisons],
+                [each for each in members if each.comparisons],
+            )
+        return kept
 
 
 _Key = TypeVar("_Key", bound="Hashable")
@@ -207,8 +231,8 @@ class Subscriptions:
 
     def matching(
         self, schema: str, table: str, event: str, values: Values, subjects: Subjects = _ANYBODY
-    ) -> list[Subscription]:
-        """Find the subscriptions that want a change.
+    ) -> dict[str, list[Subscription]]:
+        """Find the subscriptions that want a change, by role.
 
         Args:
             schema: the schema of the table.
@@ -217,13 +241,11 @@ class Subscriptions:
             values: those of the new row, or of the deleted one.
             subjects: who may see it, as far as that is known.
         """
-        return [
-            subscription
-            for name in _names(schema, table)
-            if name in self._tables
-            for subscription in self._tables[name].candidates(values, subjects)
-            if subscription.matches(event, values)
-        ]
+        found: dict[str, list[Subscription]] = {}
+        for name in _names(schema, table):
+            if name in self._tables:
+                self._tables[name].collect(found, event, values, subjects)
+        return found
 
 
 def _names(schema: str, table: str) -> tuple[tuple[str, str], ...]:

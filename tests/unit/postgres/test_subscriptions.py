@@ -27,7 +27,8 @@ def subscription(
 def found(subscriptions: Subscriptions, event: str = "INSERT", **values: str | None) -> list[object]:
     """Who wants a change of `public.songs`."""
     row = {column: None if value is None else value.encode() for column, value in values.items()}
-    return [each.subscriber for each in subscriptions.matching("public", "songs", event, row)]
+    by_role = subscriptions.matching("public", "songs", event, row)
+    return [each.subscriber for members in by_role.values() for each in members]
 
 
 def registered(*members: Subscription) -> Subscriptions:
@@ -116,7 +117,7 @@ def as_user(name: str, role: str = "authenticated", band: str | None = None, **m
 def narrowed(subscriptions: Subscriptions, **subjects: set[str]) -> list[object]:
     """Who is worth asking about a row, when only these may see it."""
     matching = subscriptions.matching("public", "songs", "INSERT", {"band": b"1"}, subjects)
-    return [each.subscriber for each in matching]
+    return [each.subscriber for members in matching.values() for each in members]
 
 
 def test_only_those_who_may_see_a_row_are_found() -> None:
@@ -151,3 +152,12 @@ def test_the_roles_of_a_table_are_those_of_its_subscribers() -> None:
     subscriptions.remove("ben")
     subscriptions.remove("cara")
     assert (before, subscriptions.roles("public", "songs")) == ({"authenticated", "anon"}, {"authenticated"})
+
+
+def test_whoever_comes_or_goes_counts_from_the_next_change() -> None:
+    """What was found for the last change is not kept beyond that."""
+    subscriptions = registered(subscription("anna"), subscription("ben", event="INSERT"))
+    first = found(subscriptions)
+    subscriptions.replace("cara", [subscription("cara")])
+    subscriptions.remove("anna")
+    assert (first, found(subscriptions)) == (["anna", "ben"], ["ben", "cara"])
