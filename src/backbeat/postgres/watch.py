@@ -24,6 +24,10 @@ log = structlog.get_logger("backbeat.watch")
 PATIENCE: Final = 5.0
 """Seconds in which Postgres answers, or the connection counts as dead."""
 
+TERMINATIONS: Final = 3
+"""How often a walsender is told to end. One that is stuck writing to its client first tries to say goodbye,
+is stuck with that, and ends when it is told once more."""
+
 _SLOT = (files("backbeat.postgres") / "sql" / "slot.sql").read_bytes()
 _TABLES = (files("backbeat.postgres") / "sql" / "published_tables.sql").read_bytes()
 
@@ -119,10 +123,13 @@ class Watch:
         """
         async with self._dedicated.hold() as connection:
             with cut_after(connection, PATIENCE):
-                await connection.execute(
-                    "select pg_catalog.pg_terminate_backend(active_pid, 1000)"
-                    " from pg_catalog.pg_replication_slots where slot_name = %s and active_pid is not null",
-                    (slot,),
-                )
+                for _ in range(TERMINATIONS):
+                    cursor = await connection.execute(
+                        "select pg_catalog.pg_terminate_backend(active_pid, 500)"
+                        " from pg_catalog.pg_replication_slots where slot_name = %s and active",
+                        (slot,),
+                    )
+                    if await cursor.fetchone() is None:
+                        break
                 with suppress(psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
                     await connection.execute("select pg_catalog.pg_drop_replication_slot(%s)", (slot,))

@@ -2,6 +2,10 @@
 
 One stream carries both, in the order of their commits. A stored message needs no further question, so it
 never waits for a policy; row changes keep their own order.
+
+Whatever keeps changes from arriving is told to the channels that listen to them: a lost stream, with the gap
+it left; a stream that falls behind; a table that leaves the publication. The stream itself tells the first.
+For the others somebody looks at it from outside, every few seconds.
 """
 
 from __future__ import annotations
@@ -12,25 +16,28 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+import psycopg
 import structlog
 
-from backbeat.errors import BackbeatError, ProtocolError
+from backbeat.errors import BackbeatError, ProtocolError, Refusal, Retry, StreamError, Unavailable
 from backbeat.postgres.changes import Changes
 from backbeat.postgres.messages import MESSAGES_PUBLICATION, maintain, message_of, replay
 from backbeat.postgres.pgoutput import Insert
 from backbeat.postgres.stream import ReplicationStream, StreamPhase, StreamState
+from backbeat.postgres.watch import Watch
 from backbeat.protocol import reasons
 from backbeat.protocol.messages import TOPIC_PREFIX
 from backbeat.server.hub import UserBroadcast
-from backbeat.server.subscription import ChangeSubscription
+from backbeat.server.subscription import ChangeSubscription, Gap
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from backbeat.postgres.changes import Delivery
     from backbeat.postgres.database import Database
     from backbeat.postgres.messages import StoredMessage
     from backbeat.postgres.transactions import Transaction
+    from backbeat.postgres.watch import Published, Slot, TableName
     from backbeat.protocol.bindings import Binding
     from backbeat.server.metrics import Metrics
     from backbeat.server.realtime import Realtime
@@ -54,6 +61,16 @@ MAINTENANCE_RETRY: Final = 10.0
 """Seconds until the next try when the database was away."""
 
 
+WATCH_INTERVAL: Final = 2.0
+"""Seconds between looks at the slot and the publication."""
+
+LATE: Final = 10.0
+"""Seconds of lag with which a stream counts as fallen behind."""
+
+IN_TIME: Final = 5.0
+"""Seconds of lag with which it has caught up again. Less than `LATE`, so that it does not flutter."""
+
+
 class Feed:
     """Carries what happens in the database to the channels it is for.
 
@@ -65,18 +82,31 @@ class Feed:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self.database = database
+        publications = [settings.publication, MESSAGES_PUBLICATION]
         self._changes = Changes(
             settings.database_url, deliver=self._deliver, publication=settings.publication
         )
         self._stream = ReplicationStream(
             settings.database_url,
-            [settings.publication, MESSAGES_PUBLICATION],
+            publications,
             self._consume,
             on_state=self._stream_changed,
+            slot=settings.durable_slot or "backbeat",
+            durable=bool(settings.durable_slot),
+            max_retained=settings.max_retained_wal_bytes,
         )
+        self._watch = Watch(settings.database_url, publications, settings.publication)
+        self._slot: Slot | None = None
+        self._published: Mapping[TableName, Published] | None = None
+        """The tables of the publication; another object when they changed, None before the first look."""
+        self._looked_at: float | None = None
         self.streaming = asyncio.Event()
         """Set while every commit arrives."""
-        self._interrupted = False
+        self._late = False
+        self._interruption: Refusal | None = None
+        """What the channels have been told; None while every change arrives, and before the first one can."""
+        self._refused: set[ChangeSubscription] = set()
+        """Those whose subscription may succeed when the tables change."""
         self._realtime: Realtime | None = None
         self._held: deque[tuple[float, Sequence[Delivery]]] = deque()
 
@@ -84,6 +114,17 @@ class Feed:
     def state(self) -> StreamState:
         """What the replication stream is doing."""
         return self._stream.state
+
+    @property
+    def late(self) -> bool:
+        """Whether the stream has fallen behind."""
+        return self._late
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds since everything had been handled; None before the first connection."""
+        complete_until = self._stream.complete_until
+        return None if complete_until is None else max(0.0, time.time() - complete_until)
 
     async def run(self, realtime: Realtime) -> None:
         """Feed the channels of a server until cancelled, whatever happens to the database.
@@ -97,8 +138,10 @@ class Feed:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._maintain(), name="messages maintenance")
                 tasks.create_task(self._keep_streaming(realtime), name="replication stream")
+                tasks.create_task(self._keep_watch(), name="stream watch")
         finally:
             await self._changes.aclose()
+            await self._watch.aclose()
 
     async def _keep_streaming(self, realtime: Realtime) -> None:
         """Stream for ever. A failure of ours costs what was being handled, is reported, and ends nothing."""
@@ -120,11 +163,9 @@ class Feed:
         metrics.watch("backbeat_changes_denied_by_error_total", lambda: changes.denied_by_error)
         metrics.watch("backbeat_stream_up", self.streaming.is_set)
         metrics.watch("backbeat_stream_since_seconds", lambda: self.state.since)
-        metrics.watch("backbeat_replication_lag_seconds", self._lag)
-
-    def _lag(self) -> float | None:
-        arrived = self._stream.complete_until
-        return None if arrived is None else max(0.0, time.time() - arrived)
+        metrics.watch("backbeat_replication_lag_seconds", lambda: self.lag)
+        metrics.watch("backbeat_replication_lag_bytes", lambda: self._slot.behind if self._slot else None)
+        metrics.watch("backbeat_retained_wal_bytes", lambda: self._slot.retained if self._slot else None)
 
     # Subscriptions ------------------------------------------------------------------------------------------
 
@@ -134,12 +175,37 @@ class Feed:
         Raises:
             Refusal: a table, column or filter is not to be had, or the database is away.
         """
-        await self._changes.subscribe(subscriber, bindings, claims)
-        # Before the slot exists a change would be lost after we said that we are subscribed.
-        await self.streaming.wait()
+        assert isinstance(subscriber, ChangeSubscription)
+        self._refused.discard(subscriber)
+        while True:
+            published = self._published
+            try:
+                await self._changes.subscribe(subscriber, bindings, claims)
+            except Unavailable:
+                raise
+            except Refusal:
+                if self._published is published:
+                    self._refused.add(subscriber)
+                    raise
+                # The tables changed between the look at them and its result: the next change may be far off.
+                continue
+            await self._until_streaming(subscriber)
+            if self._published is published:
+                return
+
+    async def _until_streaming(self, subscriber: ChangeSubscription) -> None:
+        """Wait until every commit arrives: before that, a change would be lost after we confirmed."""
+        if not self.streaming.is_set():
+            log.info("subscription waits for the stream", phase=self.state.phase.value)
+            if self._interruption is not None:
+                subscriber.interrupted(self._interruption)
+        while not self.streaming.is_set():
+            await self.streaming.wait()
 
     def unsubscribe(self, subscriber: Hashable) -> None:
         """Stop delivering row changes to a subscriber."""
+        assert isinstance(subscriber, ChangeSubscription)
+        self._refused.discard(subscriber)
         self._changes.unsubscribe(subscriber)
 
     async def replay(self, topic: str, *, since_ms: int, limit: int) -> list[StoredMessage]:
@@ -201,12 +267,10 @@ class Feed:
         """Tell the channels that listen to changes when they stop arriving, and when they arrive again."""
         if state.phase is StreamPhase.STREAMING:
             self.streaming.set()
-            if self._interrupted:
-                self._interrupted = False
-                gap = None if state.gap_since is None else round(state.since - state.gap_since, 3)
-                log.warning("stream restored", gap_seconds=gap)
-                for subscription in self._listening():
-                    subscription.restored()
+            gap = None if state.gap_since is None else Gap(state.gap_since, state.since)
+            if self._interruption is not None:
+                log.warning("stream restored", gap=gap and gap.explanation)
+            self._say_restored(gap)
         elif state.phase is StreamPhase.LOST and state.error is not None:
             log.warning(
                 "stream lost", code=state.error.code, reason=state.error.message, hint=state.error.hint
@@ -214,15 +278,105 @@ class Feed:
             self._say_interrupted("the replication stream was lost")
 
     def _say_interrupted(self, why: str) -> None:
-        if self.streaming.is_set():
-            self.streaming.clear()
-            self._interrupted = True
-            refusal = reasons.CHANGES_UNAVAILABLE.refusal(detail=why)
+        self.streaming.clear()
+        self._late = False
+        if self._interruption is None:
+            self._tell(why)
+
+    def _tell(self, why: str) -> None:
+        refusal = self._interruption = reasons.CHANGES_UNAVAILABLE.refusal(detail=why)
+        for subscription in self._listening():
+            subscription.interrupted(refusal)
+
+    def _say_restored(self, gap: Gap | None) -> None:
+        if self._interruption is not None or gap is not None:
+            self._interruption = None
             for subscription in self._listening():
-                subscription.interrupted(refusal)
+                subscription.restored(gap)
 
     def _listening(self) -> list[ChangeSubscription]:
         return [each for each in self._changes.subscribers() if isinstance(each, ChangeSubscription)]
+
+    # What the stream does not say ---------------------------------------------------------------------------
+
+    async def _keep_watch(self) -> None:
+        """Look at the stream from outside for ever."""
+        sees = True
+        while True:
+            self._mind_lag()
+            try:
+                await self._mind_slot()
+                await self._mind_tables()
+            except psycopg.Error as error:
+                if sees:
+                    log.warning("watch failed", reason=error.diag.message_primary or str(error))
+                sees, self._slot = False, None
+            else:
+                sees = True
+            await asyncio.sleep(WATCH_INTERVAL)
+
+    def _mind_lag(self) -> None:
+        """Tell the channels when changes arrive late, and when they arrive in time again."""
+        lag = self.lag
+        if lag is None or not self.streaming.is_set():
+            return
+        if lag > LATE and not self._late:
+            self._late = True
+            log.warning("stream late", lag_seconds=round(lag, 1))
+            self._tell("changes arrive late")
+        elif lag < IN_TIME and self._late:
+            self._late = False
+            log.warning("stream in time")
+            self._say_restored(None)
+
+    async def _mind_slot(self) -> None:
+        """End a stream that has lost its publication, and take its slot from one that keeps too much WAL."""
+        name = self._stream.slot
+        slot = self._slot = await self._watch.slot(name)
+        if slot.missing:
+            self._stream.end(
+                StreamError(
+                    f"The database has no publication {', '.join(slot.missing)}.",
+                    hint=f'Run: create publication "{slot.missing[0]}";',
+                    code="StartReplicationFailed",
+                    retry=Retry.SLOW,
+                )
+            )
+        bound = self._settings.max_retained_wal_bytes
+        if name is not None and slot.retained is not None and slot.retained > bound:
+            log.warning("slot dropped", slot=name, retained_bytes=slot.retained, bound_bytes=bound)
+            self._stream.end(
+                StreamError(
+                    f"Postgres kept {slot.retained} bytes of WAL for the replication slot.",
+                    hint="Changes come faster than policies answer, or a transaction stays open for long."
+                    " Mend that, or raise max_retained_wal_bytes.",
+                    code="WalRetainedTooLarge",
+                )
+            )
+            await self._watch.drop(name)
+
+    async def _mind_tables(self) -> None:
+        """Subscribe those anew whose tables came, left or changed.
+
+        Whoever was refused may be lucky now. Who is subscribed to a table that left is told so; so is who
+        gets it back.
+        """
+        looked_at, before = self._looked_at, self._published or {}
+        started = time.time()
+        now = await self._watch.tables()
+        self._looked_at = started
+        changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+        if self._published is None or changed:
+            self._published = now
+        if not changed:
+            return
+        moved = changed - (before.keys() & now.keys())
+        if looked_at is not None:
+            log.info("published tables changed", tables=sorted(".".join(name) for name in changed))
+        concerned = [*self._refused, *(self._listening() if looked_at is not None else ())]
+        for subscription in concerned:
+            if subscription.concerns(changed):
+                subscription.renew(tell=subscription.concerns(moved), since=looked_at)
 
     # What goes to the channels ------------------------------------------------------------------------------
 

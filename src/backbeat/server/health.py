@@ -122,19 +122,32 @@ class DatabaseProbe:
         return True
 
 
-def readiness(state: StreamState, *, database: bool, draining: bool) -> tuple[int, dict[str, object]]:
+def readiness(
+    state: StreamState,
+    *,
+    database: bool,
+    draining: bool,
+    late: bool = False,
+    lag: float | None = None,
+) -> tuple[int, dict[str, object]]:
     """Say whether everything works, and if not, what does not.
 
     Args:
         state: what the replication stream is doing.
         database: whether the database answers.
         draining: whether the server is on its way down.
+        late: whether the stream has fallen behind.
+        lag: seconds since everything had been handled; None before the first connection.
 
     Returns:
         The HTTP status, 200 or 503, and the body.
     """
-    ready = database and not draining and state.phase is StreamPhase.STREAMING
-    stream: dict[str, object] = {"phase": state.phase.value, "since": state.since}
+    ready = database and not draining and not late and state.phase is StreamPhase.STREAMING
+    stream: dict[str, object] = {"phase": state.phase.value, "since": state.since, "late": late}
+    if lag is not None:
+        stream["lag_seconds"] = round(lag, 3)
+    if state.gap_since is not None:
+        stream["gap_since"] = state.gap_since
     if state.error is not None:
         stream["error"] = {"code": state.error.code, "hint": state.error.hint}
     body: dict[str, object] = {
@@ -164,7 +177,9 @@ def operations_routes(
 
     async def ready(_: Request) -> Response:
         answers = await probe.answers()
-        status, body = readiness(feed.state, database=answers, draining=realtime.draining)
+        status, body = readiness(
+            feed.state, database=answers, draining=realtime.draining, late=feed.late, lag=feed.lag
+        )
         return JSONResponse(body, status, headers={"cache-control": "no-store"})
 
     async def metrics(request: Request) -> Response:

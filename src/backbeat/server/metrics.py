@@ -286,7 +286,17 @@ FAMILIES: Final = (
     Family(
         "backbeat_replication_lag_seconds",
         "gauge",
-        "Seconds since all commits had arrived; about 1 when idle.",
+        "Seconds since all commits had been handled; about 1 when idle.",
+    ),
+    Family(
+        "backbeat_replication_lag_bytes",
+        "gauge",
+        "Bytes of WAL written since what was last acknowledged, other tables included.",
+    ),
+    Family(
+        "backbeat_retained_wal_bytes",
+        "gauge",
+        "Bytes of WAL that Postgres keeps for the slot; bounded by max_retained_wal_bytes.",
     ),
 )
 """Everything that is exported, in this order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 
 from backbeat.errors import ConfigurationError
@@ -10,7 +11,14 @@ from backbeat.tokens.keys import ApiKeys
 
 __all__ = ["Settings"]
 
-SIZES = ("max_channels", "max_frame_bytes", "max_payload_bytes", "write_buffer_bytes", "database_connections")
+SIZES = (
+    "max_channels",
+    "max_frame_bytes",
+    "max_payload_bytes",
+    "write_buffer_bytes",
+    "database_connections",
+    "max_retained_wal_bytes",
+)
 
 MIN_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key is at least as long as the hash."""
@@ -28,6 +36,11 @@ class Settings:
         publishable_key: the opaque key that stands for role `anon`; empty for none.
         secret_key: the opaque key that stands for role `service_role`; empty for none.
         publication: the publication whose tables people subscribe to.
+        durable_slot: the name of a replication slot that Postgres keeps while the server is away, with all
+            that is committed meanwhile; empty for a temporary one, which leaves a gap. Only one server can
+            stream from it.
+        max_retained_wal_bytes: how much WAL Postgres may keep for the slot; with more, the slot is dropped
+            and made anew, which leaves a gap.
         change_delay: how long row changes are held back, in seconds; broadcasts never are. A client that
             recognises its own change by the key its REST call returns needs the REST answer to arrive first.
         explain: whether refusals carry a hint: which token, which policy, what to do. Good on a laptop; on
@@ -55,6 +68,8 @@ class Settings:
     publishable_key: str = field(default="", repr=False)
     secret_key: str = field(default="", repr=False)
     publication: str = "supabase_realtime"
+    durable_slot: str = ""
+    max_retained_wal_bytes: int = 1 << 30
     change_delay: float = 0.0
     explain: bool = False
     private_only: bool = False
@@ -82,6 +97,11 @@ class Settings:
         for name in SIZES:
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"The setting {name} must be at least 1.")
+        if self.durable_slot and not re.fullmatch(r"[a-z0-9_]{1,63}", self.durable_slot):
+            raise ConfigurationError(
+                "The setting durable_slot is no name of a slot.",
+                hint="Use at most 63 lower-case letters, digits and underscores.",
+            )
         # Written so that NaN is refused too.
         if not (self.change_delay >= 0 and self.idle_timeout > 0 and self.alone_timeout > 0):
             raise ConfigurationError(

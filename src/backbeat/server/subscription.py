@@ -3,29 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import structlog
 
 from backbeat.errors import Refusal, Unavailable
-from backbeat.protocol.bindings import parse_binding
-from backbeat.protocol.messages import Event
+from backbeat.protocol.bindings import ANY, parse_binding
+from backbeat.protocol.messages import TOPIC_PREFIX, Event
 from backbeat.websocket.frames import text_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from backbeat.server.outbox import Outbox
     from backbeat.server.realtime import Realtime
     from backbeat.tokens.claims import Token
 
-__all__ = ["ChangeSubscription"]
+__all__ = ["ChangeSubscription", "Gap"]
 
 log = structlog.get_logger("backbeat.subscription")
 
 RETRY: Final = (1.0, 2.0, 5.0, 10.0)
 """Seconds between attempts while the database is away; the last one repeats."""
+
+
+class Gap(NamedTuple):
+    """A time whose changes are missing.
+
+    Attributes:
+        since: its beginning, in seconds since 1970.
+        until: its end.
+    """
+
+    since: float
+    until: float
+
+    @property
+    def explanation(self) -> str:
+        """What it means, for people."""
+        return (
+            f"Changes committed between {_iso(self.since)} and {_iso(self.until)} are missing;"
+            " read the rows again."
+        )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class ChangeSubscription:
@@ -38,7 +63,17 @@ class ChangeSubscription:
         ids: their numbers, in the same order.
     """
 
-    __slots__ = ("_entries", "_ids", "_outbox", "_realtime", "_stopped", "_task")
+    __slots__ = (
+        "_confirmed",
+        "_entries",
+        "_ids",
+        "_missing_since",
+        "_outbox",
+        "_realtime",
+        "_stopped",
+        "_task",
+        "_token",
+    )
 
     def __init__(
         self,
@@ -52,6 +87,10 @@ class ChangeSubscription:
         self._entries = entries
         self._ids = ids
         self._task: asyncio.Task[None] | None = None
+        self._token: Token | None = None
+        self._confirmed = False
+        self._missing_since: float | None = None
+        """Since when changes are missing because the table is."""
         self._stopped = False
 
     def start(self, token: Token) -> None:
@@ -60,9 +99,39 @@ class ChangeSubscription:
         Args:
             token: as whom the rows are read.
         """
+        self._token = token
+        self._begin(token, tell=True)
+
+    def renew(self, *, tell: bool, since: float | None = None) -> None:
+        """Subscribe again, for the tables are no longer what they were.
+
+        Args:
+            tell: whether the client shall hear that it is still subscribed.
+            since: when the tables were last known to be there, in seconds since 1970.
+        """
+        # A token that comes in the meantime subscribes by itself.
+        if self._token is not None and not self._stopped and (self._task is None or self._task.done()):
+            self._begin(self._token, tell=tell or not self._confirmed, since=since)
+
+    def concerns(self, tables: Collection[tuple[str, str]]) -> bool:
+        """Whether any entry may be for one of some tables.
+
+        Args:
+            tables: pairs of schema and name.
+        """
+        bindings = (parse_binding(entry, 0) for entry in self._entries)
+        return any(
+            binding.schema in (ANY, schema) and binding.table in (ANY, table)
+            for binding in bindings
+            for schema, table in tables
+        )
+
+    def _begin(self, token: Token, *, tell: bool, since: float | None = None) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._task = self._realtime.spawn(self._subscribe(token), name=f"changes of {self._outbox.topic}")
+        self._task = self._realtime.spawn(
+            self._subscribe(token, tell=tell, since=since), name=f"changes of {self._outbox.topic}"
+        )
 
     def stop(self) -> None:
         """Subscribe no more, and forget what was subscribed."""
@@ -71,7 +140,7 @@ class ChangeSubscription:
             self._task.cancel()
         self._realtime.changes.unsubscribe(self)
 
-    async def _subscribe(self, token: Token) -> None:
+    async def _subscribe(self, token: Token, *, tell: bool, since: float | None) -> None:
         """Subscribe all entries or none; what the client did wrong is told, what we did is retried."""
         attempt = 0
         while True:
@@ -86,11 +155,19 @@ class ChangeSubscription:
                 self.interrupted(refusal)
                 await asyncio.sleep(RETRY[min(attempt, len(RETRY) - 1)])
                 attempt += 1
+                tell = True
             except Refusal as refusal:
+                if self._confirmed:
+                    self._missing_since = since
+                self._confirmed = False
                 self._refused(refusal, token)
                 return
             else:
-                self.restored()
+                self._confirmed = True
+                missing_since, self._missing_since = self._missing_since, None
+                if tell:
+                    now = self._realtime.now()
+                    self.restored(None if missing_since is None else Gap(missing_since, now))
                 return
 
     def _refused(self, refusal: Refusal, token: Token) -> None:
@@ -108,9 +185,27 @@ class ChangeSubscription:
         """Tell the client that row changes do not arrive at the moment."""
         self._outbox.system_error(refusal, extension=Event.POSTGRES_CHANGES)
 
-    def restored(self) -> None:
-        """Tell the client that row changes arrive, from now on."""
-        self._outbox.system("Subscribed to PostgreSQL", extension=Event.POSTGRES_CHANGES)
+    def restored(self, gap: Gap | None = None) -> None:
+        """Tell the client that row changes arrive, from now on; one that is still waiting hears it later.
+
+        Args:
+            gap: the changes that are missing, if any are.
+        """
+        if not self._confirmed:
+            return
+        payload = {
+            "channel": self._outbox.topic.removeprefix(TOPIC_PREFIX),
+            "extension": Event.POSTGRES_CHANGES,
+            "message": "Subscribed to PostgreSQL",
+            "status": "ok",
+        }
+        if gap is not None:
+            payload |= {
+                "gap_since": _iso(gap.since),
+                "gap_until": _iso(gap.until),
+                "hint": gap.explanation,
+            }
+        self._outbox.send(Event.SYSTEM, msgspec.json.encode(payload))
 
     @property
     def wire(self) -> tuple[str, str]:

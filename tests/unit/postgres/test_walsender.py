@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backbeat.errors import Retry
-from backbeat.postgres.walsender import Preconditions
+from backbeat.postgres.walsender import Position, Preconditions, resume_at
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,27 @@ def test_unmet_precondition_is_named(found: Preconditions, message: str, hint: s
 def test_met_preconditions_are_no_error() -> None:
     """A slot that does not exist yet, and a role not seen to replicate, are no reason to refuse."""
     assert Preconditions("logical", None, [], None).unmet() is None
+
+
+HANDLED = Position("cluster", 1, 500)
+
+
+@pytest.mark.parametrize(
+    ("resume", "here", "confirmed", "expected"),
+    [
+        pytest.param(None, Position("cluster", 1, 0), 400, (Position("cluster", 1, 0), False), id="first"),
+        pytest.param(HANDLED, Position("cluster", 1, 0), 400, (HANDLED, False), id="the same history"),
+        pytest.param(HANDLED, Position("cluster", 1, 0), 501, (HANDLED, True), id="read by others"),
+        pytest.param(
+            HANDLED, Position("cluster", 2, 0), 400, (Position("cluster", 2, 0), False), id="promoted"
+        ),
+        pytest.param(
+            HANDLED, Position("other", 1, 0), 400, (Position("other", 1, 0), True), id="another cluster"
+        ),
+    ],
+)
+def test_where_a_durable_slot_goes_on(
+    resume: Position | None, here: Position, confirmed: int, expected: tuple[Position, bool]
+) -> None:
+    """A position counts in its own history only; what the slot has forgotten unseen is a gap."""
+    assert resume_at(resume, here, confirmed) == expected

@@ -46,7 +46,7 @@ def test_it_is_ready_when_everything_works() -> None:
             "ready": True,
             "draining": False,
             "database": "reachable",
-            "stream": {"phase": "streaming", "since": NOW},
+            "stream": {"phase": "streaming", "since": NOW, "late": False},
         },
     )
 
@@ -76,8 +76,26 @@ def test_a_lost_stream_says_why_and_what_to_do() -> None:
     assert body["stream"] == {
         "phase": "lost",
         "since": NOW,
+        "late": False,
         "error": {"code": "SlotsUsedUp", "hint": "Raise max_replication_slots."},
     }
+
+
+def test_it_is_not_ready_while_changes_arrive_late() -> None:
+    """503, and by how much."""
+    status, body = readiness(STREAMING, database=True, draining=False, late=True, lag=12.34567)
+    assert status == 503
+    assert body["stream"] == {"phase": "streaming", "since": NOW, "late": True, "lag_seconds": 12.346}
+
+
+def test_a_gap_is_named() -> None:
+    """It does no harm to what comes, but operators want to know."""
+    state = StreamState(StreamPhase.STREAMING, NOW, gap_since=NOW - 9)
+    status, body = readiness(state, database=True, draining=False)
+    assert (status, body["stream"]) == (
+        200,
+        {"phase": "streaming", "since": NOW, "late": False, "gap_since": NOW - 9},
+    )
 
 
 class Pool:
@@ -182,7 +200,7 @@ def test_the_secret_is_not_shown() -> None:
 
 async def fetch(server: Server, path: str, *, state: StreamState = STREAMING) -> httpx.Response:
     """Ask a server from another machine."""
-    feed = cast("Feed", SimpleNamespace(state=state))
+    feed = cast("Feed", SimpleNamespace(state=state, late=False, lag=None))
     routes = operations_routes(server.realtime, feed, cast("Database", Pool()), access=MetricsAccess(SECRET))
     transport = httpx.ASGITransport(Starlette(routes=routes), client=("203.0.113.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://backbeat") as client:

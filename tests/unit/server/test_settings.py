@@ -38,7 +38,14 @@ def test_a_short_secret_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["max_channels", "max_frame_bytes", "max_payload_bytes", "write_buffer_bytes"]
+    "name",
+    [
+        "max_channels",
+        "max_frame_bytes",
+        "max_payload_bytes",
+        "write_buffer_bytes",
+        "max_retained_wal_bytes",
+    ],
 )
 def test_a_size_below_one_is_refused_by_name(name: str) -> None:
     """The message says which setting it is."""
@@ -92,3 +99,11 @@ def test_the_keys_are_the_projects() -> None:
     assert keys.token_of("sb_publishable_x") == keys.anon
     assert keys.token_of("sb_secret_x") == keys.service
     assert make(jwt_secret=SECRET + "!").keys.anon != keys.anon
+
+
+@pytest.mark.parametrize("name", ["Upper", "with space", "dash-ed", "x" * 64])
+def test_a_slot_name_postgres_would_refuse_is_refused(name: str) -> None:
+    """Before anything starts."""
+    make(durable_slot="backbeat_1")
+    with pytest.raises(ConfigurationError, match="durable_slot"):
+        make(durable_slot=name)

@@ -1,0 +1,391 @@
+"""Whatever keeps row changes from arriving is noticed, told to whom it concerns, and healed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeAlias
+
+import psycopg
+import pytest
+from tests.faults import FaultyLine
+from tests.integration.conftest import LOGIN, PASSWORD
+from tests.integration.server.conftest import PATIENCE, SECRET, RawClient, Running, running, slot_is_active
+
+from backbeat.local.postgres import EmbeddedPostgres
+from backbeat.postgres.database import migrate
+from backbeat.postgres.stream import ReplicationStream
+from backbeat.server.settings import Settings
+
+Connection: TypeAlias = psycopg.AsyncConnection[Any]
+MakeSettings: TypeAlias = Callable[..., Settings]
+System: TypeAlias = dict[str, Any]
+
+NEWS = {"event": "*", "schema": "public", "table": "news"}
+PLANS = {"event": "*", "schema": "public", "table": "plans"}
+CONFIRMED = {
+    "channel": "x",
+    "extension": "postgres_changes",
+    "message": "Subscribed to PostgreSQL",
+    "status": "ok",
+}
+SLOT = "never_silent"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often, and lose patience soon."""
+    stream = partial(
+        ReplicationStream, backoff=(0.01, 0.1), slow_retry=0.05, status_interval=0.05, silence=0.5
+    )
+    monkeypatch.setattr("backbeat.server.feed.ReplicationStream", stream)
+    monkeypatch.setattr("backbeat.server.feed.WATCH_INTERVAL", 0.05)
+
+
+@asynccontextmanager
+async def serving(database: Connection, settings: Settings) -> AsyncIterator[Running]:
+    """Run a server until the block ends, and leave no slot behind."""
+    async with running(settings) as server:
+        yield server
+    async with asyncio.timeout(PATIENCE):
+        while await slot_is_active(database):
+            await asyncio.sleep(0.02)
+    await database.execute(
+        "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
+        " where database = current_database() and not temporary"
+    )
+
+
+async def system(client: RawClient, status: str) -> System:
+    """The next system message with a status."""
+    while True:
+        payload: System = (await client.until("system"))[4]
+        if payload["status"] == status:
+            return payload
+
+
+async def headline(client: RawClient) -> object:
+    """The headline of the next change."""
+    return (await client.until("postgres_changes"))[4]["data"]["record"]["headline"]
+
+
+async def ready(server: Running) -> tuple[int, dict[str, Any]]:
+    """Ask whether the server is ready."""
+
+    def ask() -> tuple[int, dict[str, Any]]:
+        try:
+            with urllib.request.urlopen(server.url.replace("ws://", "http://") + "/ready") as answer:  # noqa: S310 - loopback
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    return await asyncio.to_thread(ask)
+
+
+async def unready(server: Running) -> dict[str, Any]:
+    """Wait until the server is not ready; what it says about its stream."""
+    async with asyncio.timeout(PATIENCE):
+        while (answer := await ready(server))[0] == 200:
+            await asyncio.sleep(0.02)
+    stream: dict[str, Any] = answer[1]["stream"]
+    return stream
+
+
+async def kill_stream(database: Connection) -> None:
+    """End the walsender."""
+    await database.execute(
+        "select pg_terminate_backend(active_pid) from pg_replication_slots"
+        " where active and database = current_database()"
+    )
+
+
+def hang(server: Running, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Let the policies take for ever; until the event is set."""
+    released = asyncio.Event()
+    handle = server.feed._changes.handle
+
+    async def hanging(batch: Any) -> None:
+        await released.wait()
+        await handle(batch)
+
+    monkeypatch.setattr(server.feed._changes, "handle", hanging)
+    return released
+
+
+# A lost stream ----------------------------------------------------------------------------------------------
+
+
+async def test_after_a_gap_channels_hear_from_when_to_when(server: Running, database: Connection) -> None:
+    """The text clients match on is the same; beside it stand two times, and what to do."""
+    async with server.client() as client:
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        await kill_stream(database)
+        await system(client, "error")
+        restored = await system(client, "ok")
+    since, until = (datetime.fromisoformat(restored[key]) for key in ("gap_since", "gap_until"))
+    assert since <= until
+    hint = (
+        f"Changes committed between {restored['gap_since']} and {restored['gap_until']} are missing;"
+        " read the rows again."
+    )
+    gap = {"gap_since": restored["gap_since"], "gap_until": restored["gap_until"], "hint": hint}
+    assert restored == CONFIRMED | gap
+
+
+async def test_who_comes_after_a_gap_hears_nothing_of_it(server: Running, database: Connection) -> None:
+    """It missed nothing."""
+    async with server.client() as first, server.client() as second:
+        await first.subscribed("realtime:x", [NEWS], token=server.token())
+        await kill_stream(database)
+        await system(first, "ok")
+        await second.join("realtime:x", token=server.token(), postgres_changes=[NEWS])
+        assert await system(second, "ok") == CONFIRMED
+
+
+async def test_a_durable_slot_leaves_no_gap(database: Connection, settings: MakeSettings) -> None:
+    """What was committed while the stream was lost arrives after it."""
+    async with serving(database, settings(durable_slot=SLOT)) as server, server.client() as client:
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        await kill_stream(database)
+        await database.execute("insert into news values (1, 'meanwhile')")
+        await system(client, "error")
+        assert await system(client, "ok") == CONFIRMED
+        assert await headline(client) == "meanwhile"
+
+
+async def test_a_cut_line_is_told_and_healed(
+    database: Connection, settings: MakeSettings, login_url: str
+) -> None:
+    """Nothing reaches the database for a while: neither the stream nor a question."""
+    line = FaultyLine(login_url)
+    async with (
+        line.laid() as url,
+        serving(database, settings(database_url=url)) as server,
+        server.client() as client,
+    ):
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        line.cut()
+        await system(client, "error")
+        assert (await unready(server))["phase"] in {"lost", "connecting"}
+        line.restore()
+        assert "gap_since" in await system(client, "ok")
+        await database.execute("insert into news values (1, 'again')")
+        assert await headline(client) == "again"
+
+
+async def test_a_stalled_line_is_told_and_healed(
+    database: Connection, settings: MakeSettings, login_url: str
+) -> None:
+    """No connection was closed, only nothing comes through."""
+    line = FaultyLine(login_url)
+    async with (
+        line.laid() as url,
+        serving(database, settings(database_url=url)) as server,
+        server.client() as client,
+    ):
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        line.stall()
+        await system(client, "error")
+        line.restore()
+        assert "gap_since" in await system(client, "ok")
+
+
+async def test_a_restarted_database_is_told_and_healed() -> None:
+    """Channels stay joined, hear of it, and get what is committed after it."""
+    async with AsyncExitStack() as stack:
+        postgres = stack.enter_context(EmbeddedPostgres.ephemeral())
+        await migrate(postgres.url, login=LOGIN, password=PASSWORD)
+        async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as owner:
+            await owner.execute("create table news (id int primary key, headline text)")
+            await owner.execute("grant select on news to authenticated")
+            await owner.execute("alter publication supabase_realtime add table news")
+        url = postgres.url.replace("postgres:postgres@", f"{LOGIN}:{PASSWORD.replace(' ', '%20')}@")
+        server = await stack.enter_async_context(running(Settings(database_url=url, jwt_secret=SECRET)))
+        client = await stack.enter_async_context(server.client())
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        await asyncio.to_thread(postgres.stop)
+        await system(client, "error")
+        postgres.start()
+        assert "gap_since" in await system(client, "ok")
+        async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as owner:
+            await owner.execute("insert into news values (1, 'after')")
+        assert await headline(client) == "after"
+
+
+# Before the stream flows ------------------------------------------------------------------------------------
+
+
+async def test_a_join_does_not_wait_for_the_slot(
+    database: Connection, settings: MakeSettings, database_url: str
+) -> None:
+    """It is answered; that changes arrive is said when they do, and until then the server is connecting."""
+    async with await psycopg.AsyncConnection.connect(database_url) as writer:
+        await writer.execute("insert into news values (1, 'before')")
+        async with serving(database, settings()) as server, server.client() as client:
+            await client.join("realtime:x", token=server.token(), postgres_changes=[NEWS])
+            assert (await client.message())[4]["status"] == "ok"
+            assert (await unready(server))["phase"] == "connecting"
+            await writer.commit()
+            # The first system message: there was none while it waited.
+            assert (await client.until("system"))[4] == CONFIRMED
+
+
+async def test_who_joins_while_the_stream_is_lost_is_told(
+    database: Connection, settings: MakeSettings
+) -> None:
+    """At once, for nobody knows how long it will take."""
+    await database.execute("drop publication supabase_realtime_messages_publication")
+    async with serving(database, settings()) as server, server.client() as client:
+        await client.join("realtime:x", token=server.token(), postgres_changes=[NEWS])
+        assert (await client.until("system"))[4]["status"] == "error"
+        stream = await unready(server)
+        assert stream["error"]["hint"] == (
+            'Run: create publication "supabase_realtime_messages_publication";'
+        )
+        await database.execute(
+            "create publication supabase_realtime_messages_publication for table realtime.messages"
+        )
+        assert await system(client, "ok") == CONFIRMED
+
+
+# Publication and tables -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slot", ["", SLOT])
+async def test_a_dropped_publication_is_told_and_healed(
+    database: Connection, settings: MakeSettings, slot: str
+) -> None:
+    """Postgres goes on without it; nobody writes anything by which it could be noticed."""
+    async with serving(database, settings(durable_slot=slot)) as server, server.client() as client:
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        await database.execute("drop publication supabase_realtime")
+        await system(client, "error")
+        assert (await unready(server))["error"]["hint"] == 'Run: create publication "supabase_realtime";'
+        await database.execute("create publication supabase_realtime for table news")
+        assert "gap_since" in await system(client, "ok")
+        await database.execute("insert into news values (1, 'again')")
+        assert await headline(client) == "again"
+
+
+async def test_a_table_that_leaves_is_told_and_welcomed_back(server: Running, database: Connection) -> None:
+    """Changes are missing from when it left until it was back."""
+    async with server.client() as client:
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        await database.execute("alter publication supabase_realtime drop table news")
+        assert "table: news" in (await system(client, "error"))["message"]
+        await database.execute("alter publication supabase_realtime add table news")
+        assert "gap_since" in await system(client, "ok")
+        await database.execute("insert into news values (1, 'back')")
+        assert await headline(client) == "back"
+
+
+async def test_who_is_not_concerned_hears_nothing(server: Running, database: Connection) -> None:
+    """Another table leaves and returns."""
+    async with server.client() as concerned, server.client() as other:
+        await concerned.subscribed(
+            "realtime:x", [{"event": "*", "schema": "public", "table": "songs"}], token=server.token()
+        )
+        await other.subscribed("realtime:x", [NEWS], token=server.token())
+        await database.execute("alter publication supabase_realtime drop table songs")
+        await system(concerned, "error")
+        await database.execute("alter publication supabase_realtime add table songs")
+        await system(concerned, "ok")
+        await database.execute("insert into news values (1, 'still here')")
+        assert (await other.message())[3] == "postgres_changes"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "remedy"),
+    [
+        (PLANS, "alter publication supabase_realtime add table plans"),
+        (NEWS | {"filter": "author=eq.eric"}, "alter table news add author text"),
+        (NEWS | {"schema": "later"}, "alter table news set schema later"),
+    ],
+    ids=["not published", "no such column", "no such table"],
+)
+async def test_what_was_refused_is_tried_again_when_its_cause_goes_away(
+    server: Running, database: Connection, wanted: dict[str, Any], remedy: str
+) -> None:
+    """Without a word of the client."""
+    await database.execute("create schema later")
+    await database.execute("grant usage on schema later to authenticated")
+    async with server.client() as client:
+        await client.join("realtime:x", token=server.token(), postgres_changes=[wanted])
+        await system(client, "error")
+        await database.execute(remedy.encode())
+        assert await system(client, "ok") == CONFIRMED
+
+
+async def test_who_left_is_not_subscribed_again(server: Running, database: Connection) -> None:
+    """A refused subscription ends with its channel."""
+    async with server.client() as client:
+        await client.join("realtime:x", token=server.token(), postgres_changes=[PLANS])
+        await system(client, "error")
+        await client.push("realtime:x", "phx_leave", {})
+        await client.until("phx_close")
+        assert not server.feed._refused
+
+
+# Lag and WAL ------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_falls_behind_is_told_and_healed(
+    server: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changes still come, but late; then in time again, and nothing is missing."""
+    monkeypatch.setattr("backbeat.server.feed.LATE", 0.5)
+    monkeypatch.setattr("backbeat.server.feed.IN_TIME", 0.4)
+    async with server.client() as client:
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        released = hang(server, monkeypatch)
+        await database.execute("insert into news values (1, 'late')")
+        assert "changes arrive late" in (await system(client, "error"))["message"]
+        assert (await unready(server))["late"]
+        released.set()
+        assert await headline(client) == "late"
+        assert await system(client, "ok") == CONFIRMED
+
+
+@pytest.mark.parametrize("slot", ["", SLOT])
+async def test_the_bound_on_retained_wal_is_enforced(
+    database: Connection, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, slot: str
+) -> None:
+    """Even while the consumer hangs: the slot goes, and whoever listens hears of the gap."""
+    bounded = settings(durable_slot=slot, max_retained_wal_bytes=5_000_000)
+    async with serving(database, bounded) as server, server.client() as client:
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        released = hang(server, monkeypatch)
+        await database.execute("insert into news values (1, 'lost or found')")
+        await database.execute(
+            "select pg_logical_emit_message(false, 'noise', repeat('x', 1000000)) from generate_series(1, 6)"
+        )
+        async with asyncio.timeout(PATIENCE):
+            while await has_slot(database):
+                await asyncio.sleep(0.02)
+        released.set()
+        await system(client, "error")
+        assert "gap_since" in await system(client, "ok")
+
+
+async def test_lag_and_retained_wal_are_metrics(server: Running) -> None:
+    """In bytes, as soon as somebody has looked."""
+    async with asyncio.timeout(PATIENCE):
+        while "backbeat_retained_wal_bytes " not in server.realtime.metrics.exposition():
+            await asyncio.sleep(0.02)
+    assert "backbeat_replication_lag_bytes " in server.realtime.metrics.exposition()
+
+
+async def has_slot(database: Connection) -> bool:
+    """Tell whether this database has a slot."""
+    cursor = await database.execute(
+        "select exists (select from pg_replication_slots where database = current_database())"
+    )
+    row = await cursor.fetchone()
+    return row is not None and bool(row[0])
