@@ -554,8 +554,9 @@ def _statement(call: _Call) -> tuple[sql.Composed, dict[str, Any]]:
             rows += [n + 1 for n in indexes]
             ends.append(len(rows))
         asked.append(numbers[indexes])
+    # In binary form, for in text form each quote in the claims of everybody would have to be escaped.
     statement = sql.SQL(
-        "select * from pg_temp.{}(%(role)s, %(claims)s::text[], %(subjects)s::text[], %(asked)s::int4[],"
+        "select * from pg_temp.{}(%(role)s, %(claims)b::text[], %(subjects)b::text[], %(asked)s::int4[],"
         " %(rows)s::int4[], %(ends)s::int4[], %(keys)s::text[], %(xids)s::text[])"
     ).format(sql.Identifier(_function(question.access)))
     return statement, {
