@@ -119,6 +119,7 @@ class ReplicationStream:
         self._slow_retry = slow_retry
         self._state = StreamState(StreamPhase.CONNECTING, time.time())
         self._walsender: Walsender | None = None
+        self._mark: tuple[int, float] | None = None
         self._skipped_since: float | None = None
         """Up to when everything was handled, when a failure of the consumer cost what came next."""
 
@@ -137,8 +138,30 @@ class ReplicationStream:
 
     @property
     def complete_until(self) -> float | None:
-        """Up to when all commits were handled, in seconds since 1970; None before the first connection."""
-        return self._walsender.complete_until if self._walsender else None
+        """Up to when all commits were handled, in seconds since 1970; None before the first connection.
+
+        By the clock of Postgres.
+        """
+        walsender = self._walsender
+        if walsender is None:
+            return None
+        if self._mark is not None and walsender.position.lsn < self._mark[0]:
+            return min(walsender.complete_until, self._mark[1])
+        return walsender.complete_until
+
+    def mark(self, lsn: int, when: float) -> None:
+        """Note where the WAL ended at some time: until it is handled up to there, no later time is complete.
+
+        Without marks `complete_until` runs ahead of a walsender that is behind with reading WAL: it answers
+        with the time of its answer.
+
+        Args:
+            lsn: the end of the WAL.
+            when: seconds since 1970, by the clock of Postgres.
+        """
+        position = self.position
+        if self._mark is None or (position is not None and position.lsn >= self._mark[0]):
+            self._mark = lsn, when
 
     @property
     def slot(self) -> str | None:
@@ -180,7 +203,7 @@ class ReplicationStream:
 
     async def _stream(self) -> StreamError:
         """Connect and stream until that fails; return why."""
-        previous = self._walsender
+        complete_until = self.complete_until
         try:
             walsender = await Walsender.connect(
                 self._conninfo,
@@ -198,8 +221,11 @@ class ReplicationStream:
         self._walsender = walsender
         async with aclosing(walsender):
             gap_since, self._skipped_since = self._skipped_since, None
-            if gap_since is None and previous is not None and walsender.has_gap:
-                gap_since = previous.complete_until
+            if walsender.has_gap:
+                self._mark = None
+                gap_since = complete_until if gap_since is None else gap_since
+            elif complete_until is not None:
+                walsender.complete_until = complete_until
             self._report(StreamPhase.STREAMING, gap_since=gap_since)
             while True:
                 try:
@@ -210,7 +236,7 @@ class ReplicationStream:
                     await self._consume(batch)
                 except Exception:
                     # What fails once fails again: a durable slot must not return it.
-                    self._skipped_since = walsender.complete_until
+                    self._skipped_since = self.complete_until
                     walsender.acknowledge()
                     raise
                 # A consumer that never waits must not keep everybody else from running.

@@ -41,11 +41,16 @@ class Slot:
 
     Attributes:
         missing: publications that do not exist.
+        lsn: the end of the WAL.
+        when: at a time before which everything committed lies before that end; seconds since 1970, by the
+            clock of Postgres.
         retained: bytes of WAL kept for the slot; None when there is no slot.
         behind: bytes of WAL written since what was last acknowledged; None when there is no slot.
     """
 
     missing: list[str]
+    lsn: int
+    when: float
     retained: int | None
     behind: int | None
 

@@ -333,6 +333,7 @@ class Feed:
         """End a stream that has lost its publication, and take its slot from one that keeps too much WAL."""
         name = self._stream.slot
         slot = self._slot = await self._watch.slot(name)
+        self._stream.mark(slot.lsn, slot.when)
         if slot.missing:
             self._stream.end(
                 StreamError(

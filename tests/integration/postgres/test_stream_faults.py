@@ -274,6 +274,31 @@ async def test_what_the_consumer_failed_at_is_not_returned_by_a_durable_slot(
     assert state.gap_since is not None
 
 
+async def test_nothing_is_complete_beyond_what_is_handled(db: Connection, login_url: str) -> None:
+    """Postgres answers while it is still reading; a mark that was not reached says so."""
+    async with streaming(login_url) as log:
+        await log.until(StreamPhase.STREAMING)
+        marked = await clock(db)
+        log.stream.mark(1 << 62, marked)
+        log.stream.mark(1 << 61, marked + 3600)
+        await db.execute("insert into songs values (1)")
+        await log.row()
+        await db.execute("insert into songs values (2)")
+        await log.row()
+        assert log.stream.complete_until == marked
+
+
+async def test_a_mark_that_was_reached_makes_room_for_the_next(db: Connection, login_url: str) -> None:
+    """Up to a mark everything is complete, and beyond it too."""
+    async with streaming(login_url) as log:
+        await log.until(StreamPhase.STREAMING)
+        marked = await clock(db)
+        log.stream.mark(1, marked)
+        async with asyncio.timeout(PATIENCE):
+            while (log.stream.complete_until or 0) <= marked:
+                await asyncio.sleep(0.02)
+
+
 async def test_a_missing_publication_is_seen_from_outside(db: Connection, login_url: str) -> None:
     """A durable stream goes on without it, and does not say so."""
     watch = Watch(login_url, ["p"], "p")
@@ -287,7 +312,7 @@ async def test_a_missing_publication_is_seen_from_outside(db: Connection, login_
     "statement",
     [
         "alter table songs add title text",
-        "grant select on songs to anon",
+        "revoke select on songs from anon",
         "grant select (id) on songs to anon",
         "drop table songs; create table songs (id int primary key); alter publication p add table songs",
     ],

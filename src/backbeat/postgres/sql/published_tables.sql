@@ -4,7 +4,8 @@ select p.schemaname::text,
        c.oid::int8,
        format(
          '%%s %%s %%s',
-         c.xmin,
+         -- Not its `xmin`: that changes with every TRUNCATE.
+         c.relacl,
          (
            select count(*)::text || ' ' || sum(a.xmin::text::int8)::text
            from pg_catalog.pg_attribute a

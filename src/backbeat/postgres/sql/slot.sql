@@ -4,6 +4,9 @@ select array(
          from unnest(%(publications)s::text[]) name
          where not exists (select from pg_catalog.pg_publication where pubname = name)
        ) as missing,
+       (here.lsn - '0/0'::pg_catalog.pg_lsn)::int8 as lsn,
+       -- The time when this statement began: what was committed by then lies before the position above.
+       extract(epoch from statement_timestamp())::float8 as "when",
        pg_catalog.pg_wal_lsn_diff(here.lsn, slot.restart_lsn)::int8 as retained,
        pg_catalog.pg_wal_lsn_diff(here.lsn, slot.confirmed_flush_lsn)::int8 as behind
 from (
