@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
@@ -17,6 +18,7 @@ import psycopg
 import structlog
 
 from backbeat.errors import Refusal
+from backbeat.postgres.evaluator import Evaluator
 from backbeat.postgres.payloads import Payload, timestamp, trouble
 from backbeat.postgres.pgoutput import UNCHANGED, Delete, Insert, Update
 from backbeat.postgres.policies import Audience
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from backbeat.postgres.subscriptions import Subscription
     from backbeat.postgres.transactions import Transaction
     from backbeat.protocol.bindings import Binding
+    from backbeat.protocol.filters import Comparison
     from backbeat.tokens.claims import Claims
 
 __all__ = ["Changes", "Delivery"]
@@ -184,6 +187,7 @@ class Changes:
         self._attempts: dict[Hashable, object] = {}
         self._visibility = Visibility(database_url, classify=classify)
         self._registrar = Registrar(database_url, publication)
+        self._evaluator = Evaluator(database_url)
         self._payloads: dict[tuple[int, str, tuple[str, ...] | None], tuple[Relation, Access, Payload]] = {}
 
     def __repr__(self) -> str:
@@ -212,6 +216,7 @@ class Changes:
         """Close the connections. Nothing may be handled or subscribed any more."""
         await self._visibility.aclose()
         await self._registrar.aclose()
+        await self._evaluator.aclose()
 
     # Subscribing --------------------------------------------------------------------------------------------
 
@@ -316,6 +321,7 @@ class Changes:
         while True:
             access = await self._visibility.access(pairs)
             wanted = [(change, by_role) for change in changes if (by_role := self._matching(change, access))]
+            wanted = await self._evaluated(wanted)
             # Whom it is no use to ask may have changed with the catalogue. `ask` tells, asked or not.
             if not wanted and not any(seen is not None and seen.owners for seen in access.values()):
                 return []
@@ -378,6 +384,32 @@ class Changes:
             relation.schema, relation.table, change.kind, change.values, subjects
         )
         return {role: found for role, found in by_role.items() if (relation.oid, role) in access}
+
+    async def _evaluated(self, wanted: list[_Wanted]) -> list[_Wanted]:
+        """Keep the subscriptions whose filters are met by what Postgres says, where only it can tell.
+
+        Raises:
+            psycopg.OperationalError: the connection was lost.
+        """
+        asked: dict[Comparison, set[bytes | None]] = defaultdict(set)
+        for change, by_role in wanted:
+            for subscriptions in by_role.values():
+                for subscription in subscriptions:
+                    for comparison in subscription.asked:
+                        asked[comparison].add(change.values[comparison.column])
+        if not asked:
+            return wanted
+        accepted = await self._evaluator.accepted(asked)
+        met: list[_Wanted] = []
+        for change, by_role in wanted:
+            kept: dict[str, list[Subscription]] = {}
+            for role, subscriptions in by_role.items():
+                for subscription in subscriptions:
+                    if all(change.values[each.column] in accepted[each] for each in subscription.asked):
+                        kept.setdefault(role, []).append(subscription)
+            if kept:
+                met.append((change, kept))
+        return met
 
     def _addressed(self, data: bytes, subscriptions: Iterable[Subscription]) -> list[Delivery]:
         """Address a change to whoever is still subscribed."""

@@ -199,16 +199,14 @@ class Registrar:
     Args:
         url: where Postgres is and who logs in.
         publication: the tables that may be subscribed to.
-        asks: whether comparisons may be made that need the database.
 
     Attributes:
         types: the types of the database, as far as they have been needed.
     """
 
-    def __init__(self, url: str, publication: str, *, asks: bool = False) -> None:
+    def __init__(self, url: str, publication: str) -> None:
         self.types: Mapping[int, TypeInfo] = {}
         self._publication = publication
-        self._asks = asks
         self._dedicated = Dedicated(
             url,
             name="backbeat subscriptions",
@@ -360,9 +358,6 @@ class Registrar:
             )
             raise _refused(binding, detail)
         normal = _normal(condition.operator, column, comparable)
-        if normal is None and not self._asks:
-            detail = f"operator {condition.operator} is not supported yet for type {column.type}"
-            raise _refused(binding, detail, "0A000")
         pattern = condition.operator in PATTERNS
         reading = _Reading(relation, relation.right if pattern else column.type)
         texts = condition.values

@@ -41,6 +41,7 @@ class Subscription:
         table: the table, or `*`.
         comparisons: what a row has to meet.
         select: the columns wanted beside the primary key; None stands for all.
+        asked: those of the comparisons that only Postgres can make.
         subject: what `auth.uid()` is for the subscriber, as Postgres writes it: empty for nobody, None where
             Postgres has to say.
     """
@@ -54,9 +55,13 @@ class Subscription:
     table: str
     comparisons: tuple[Comparison, ...]
     select: tuple[str, ...] | None
+    asked: tuple[Comparison, ...] = field(init=False)
     subject: str | None = field(init=False)
 
     def __post_init__(self) -> None:
+        # Both are looked at for every change.
+        asked = tuple(each for each in self.comparisons if each.needs_database)
+        object.__setattr__(self, "asked", asked)
         object.__setattr__(self, "subject", _subject(self.claims))
 
     @property
@@ -65,11 +70,16 @@ class Subscription:
         return next((each for each in self.comparisons if each.wanted is not None), None)
 
     def matches(self, event: str, values: Values) -> bool:
-        """Tell whether a change is wanted; a column that did not come with it meets no filter."""
+        """Tell whether a change is wanted, as far as that can be told without asking; see `asked`.
+
+        A column that did not come with the change meets no filter.
+        """
         if self.event not in (ANY, event):
             return False
         for comparison in self.comparisons:
-            if comparison.column not in values or not comparison.accepts(values[comparison.column]):
+            if comparison.column not in values:
+                return False
+            if not comparison.needs_database and not comparison.accepts(values[comparison.column]):
                 return False
         return True
 

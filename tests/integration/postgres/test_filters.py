@@ -31,7 +31,7 @@ class Table:
     def __init__(self, admin: psycopg.AsyncConnection[Any], url: str) -> None:
         self.admin = admin
         self.evaluator = Evaluator(url)
-        self.registrar = Registrar(url, PUBLICATION, asks=True)
+        self.registrar = Registrar(url, PUBLICATION)
 
     async def create(self, type_: LiteralString) -> None:
         await self.admin.execute(
@@ -429,13 +429,6 @@ async def test_what_a_type_lacks_or_cannot_read_is_refused(
     await make_types(table, type_)
     await table.create(type_)
     assert expected in await table.refusal(f"c={filter_}")
-
-
-async def test_a_comparison_is_refused_where_nobody_asks_postgres(table: Table, login_url: str) -> None:
-    """By its name."""
-    await table.create("jsonb")
-    table.registrar = Registrar(login_url, PUBLICATION)
-    assert "operator eq is not supported yet for type jsonb" in await table.refusal("c=eq.1")
 
 
 async def test_values_are_read_in_the_role_of_the_subscriber(table: Table) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from backbeat.postgres.subscriptions import Subscription, Subscriptions
-from backbeat.protocol.filters import Comparison, Condition, as_number, as_text
+from backbeat.protocol.filters import Comparison, Condition, Relation, as_number, as_text
 from backbeat.tokens.claims import Claims
 
 CLAIMS = Claims.of({"role": "authenticated", "exp": 1})
@@ -161,3 +161,12 @@ def test_whoever_comes_or_goes_counts_from_the_next_change() -> None:
     subscriptions.replace("cara", [subscription("cara")])
     subscriptions.remove("anna")
     assert (first, found(subscriptions)) == (["anna", "ben"], ["ben", "cara"])
+
+
+def test_what_only_postgres_can_tell_is_left_open() -> None:
+    """Whoever may want a change is found, with what is to be asked."""
+    relation = Relation("anon", "text", "text", "~~", "pg_catalog", None)
+    like = Comparison.of(Condition("title", "like", ("a%",)), [b"a%"], as_text, relation)
+    wanted = Subscription("pattern", CLAIMS, 1, 0, "*", "public", "songs", (like,), None)
+    subscriptions = registered(wanted)
+    assert (found(subscriptions, title="b"), found(subscriptions), wanted.asked) == (["pattern"], [], (like,))
