@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
@@ -254,6 +254,24 @@ class Changes:
         """Forget a subscriber: it gets nothing any more, not even what is being checked just now."""
         self._attempts.pop(subscriber, None)
         self._subscriptions.remove(subscriber)
+
+    def hand_over(self, subscriber: Hashable, successor: Hashable, claims: Claims) -> None:
+        """Give what somebody is subscribed to to a successor, who reads it with other claims from now on.
+
+        What is being checked just now with the old claims reaches neither of them. The successor's rights to
+        the columns of its filters are looked at when it subscribes; who sees a row is asked as the successor.
+
+        Args:
+            subscriber: who loses its subscriptions.
+            successor: who gets them.
+            claims: as whom the rows are read.
+        """
+        held = self._subscriptions.of(subscriber)
+        self.unsubscribe(subscriber)
+        if held:
+            self._subscriptions.replace(
+                successor, [replace(each, subscriber=successor, claims=claims) for each in held]
+            )
 
     # Handling -----------------------------------------------------------------------------------------------
 

@@ -218,6 +218,10 @@ class Subscriptions:
         for subscription in self._of[subscriber]:
             self._tables[subscription.schema, subscription.table].add(subscription)
 
+    def of(self, subscriber: Hashable) -> tuple[Subscription, ...]:
+        """What a subscriber has; nothing, when it is not there."""
+        return self._of.get(subscriber, ())
+
     def remove(self, subscriber: Hashable) -> None:
         """Forget a subscriber; nothing happens to one that is not there."""
         for subscription in self._of.pop(subscriber, ()):

@@ -288,7 +288,8 @@ class Channel:
         if request.replication_ready:
             self._readiness = self.realtime.spawn(self._say_when_replicating(), name=f"ready {self.topic}")
         if request.changes:
-            self._subscribe()
+            self._changes = self._change_subscription()
+            self._changes.start(self._token)
 
     def _replay(self, replayed: Sequence[StoredMessage], passing: Sequence[Delivery]) -> None:
         """Send stored messages, each once, however it comes: read, passed meanwhile, or still on its way."""
@@ -318,11 +319,9 @@ class Channel:
         else:
             self._outbox.system("Replication connection established")
 
-    def _subscribe(self) -> None:
-        """Subscribe to the row changes that were asked for, with the token of now."""
+    def _change_subscription(self) -> ChangeSubscription:
         request = self._request
-        self._changes = ChangeSubscription(self.realtime, self._outbox, request.changes, request.change_ids)
-        self._changes.start(self._token)
+        return ChangeSubscription(self.realtime, self._outbox, request.changes, request.change_ids)
 
     def _refuse_join(self, refusal: Refusal) -> None:
         self.realtime.count_refusal(refusal)
@@ -574,27 +573,21 @@ class Channel:
             self._fall_silent()
         if self._request.private:
             self._occupy(self._renew_permissions)
-        elif self._request.changes:
-            self._renew_changes()
+        elif self._changes is not None:
+            self._changes.start(self._token)
 
     def _fall_silent(self) -> None:
         """Hear nothing more of what another identity was allowed to hear; from this message on."""
         if self._changes is not None:
-            self._changes.stop()
-            self._changes = None
+            before, self._changes = self._changes, self._change_subscription()
+            self.realtime.changes.hand_over(before, self._changes, self._token.claims)
+            before.stop()
         if self._request.private and self._room is not None:
             self._room.leave(self)
             # Still a member, so that the room is not forgotten meanwhile; but deaf.
             self.hears = Hears.NOTHING
             self._room.enter(self)
             self._seen = self._room.presence.state() if self._present else None
-
-    def _renew_changes(self) -> None:
-        """Subscribe with the new token; for the same identity without a gap, for another one anew."""
-        if self._changes is not None:
-            self._changes.start(self._token)
-        else:
-            self._subscribe()
 
     async def _renew_permissions(self) -> None:
         """Ask again with the new token; what was granted and no longer is ends the channel."""
@@ -616,8 +609,8 @@ class Channel:
             # Somebody came or went while the channel was deaf, and no diff will say so.
             self._send_presence_state()
         self._seen = None
-        if self._request.changes:
-            self._renew_changes()
+        if self._changes is not None:
+            self._changes.start(self._token)
 
     def _hear(self) -> None:
         """Enter the room with the rights the permissions give."""

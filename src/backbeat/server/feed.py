@@ -208,6 +208,10 @@ class Feed:
         self._refused.discard(subscriber)
         self._changes.unsubscribe(subscriber)
 
+    def hand_over(self, subscriber: Hashable, successor: Hashable, claims: Claims) -> None:
+        """Give what somebody is subscribed to to a successor with other claims, without a gap."""
+        self._changes.hand_over(subscriber, successor, claims)
+
     async def replay(self, topic: str, *, since_ms: int, limit: int) -> list[StoredMessage]:
         """Read the newest stored messages of a private channel, oldest first.
 
@@ -414,9 +418,15 @@ class Feed:
                 if frame is None:
                     frame = frames[key] = subscription.frame(ids, delivery.data)
                 outgoing.setdefault(subscription, []).append(frame)
+        # Those who get the same frames get the same bytes.
+        joined: dict[tuple[int, ...], bytes] = {}
         for subscription, parts in outgoing.items():
             self._realtime.metrics.changes_sent += len(parts)
-            subscription.deliver(parts[0] if len(parts) == 1 else b"".join(parts))
+            same = tuple(map(id, parts))
+            data = joined.get(same)
+            if data is None:
+                data = joined[same] = b"".join(parts)
+            subscription.deliver(data)
 
     # Upkeep -------------------------------------------------------------------------------------------------
 

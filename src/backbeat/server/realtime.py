@@ -61,6 +61,9 @@ class ChangeSource(Protocol):
     def unsubscribe(self, subscriber: Hashable) -> None:
         """Stop delivering; nothing happens to one who never subscribed."""
 
+    def hand_over(self, subscriber: Hashable, successor: Hashable, claims: Claims) -> None:
+        """Give what somebody is subscribed to to a successor with other claims, without a gap."""
+
     async def replay(self, topic: str, *, since_ms: int, limit: int) -> Sequence[StoredMessage]:
         """Read the newest stored messages of a private channel, oldest first; or raise a `Refusal`."""
 

@@ -162,7 +162,7 @@ async def test_a_new_token_changes_what_is_seen(server: Running, database: Conne
         await database.execute(
             "insert into songs (owner, title) values (%s, 'eric'), (%s, 'mike')", (ERIC, MIKE)
         )
-        assert (await client.message())[4]["data"]["record"]["title"] == "mike"
+        assert (await client.until("postgres_changes"))[4]["data"]["record"]["title"] == "mike"
 
 
 async def test_private_channels_are_for_those_the_policies_let_in(server: Running) -> None:

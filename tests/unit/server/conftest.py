@@ -81,6 +81,11 @@ class Subscriptions:
         """Drop a subscription."""
         self.held.pop(subscriber, None)
 
+    def hand_over(self, subscriber: Hashable, successor: Hashable, claims: Claims) -> None:
+        """Give a subscription to a successor."""
+        if subscriber in self.held:
+            self.held[successor] = self.held.pop(subscriber)[0], claims
+
     async def replay(self, topic: str, *, since_ms: int, limit: int) -> list[StoredMessage]:
         """Read what is stored for a topic."""
         assert since_ms

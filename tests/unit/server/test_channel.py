@@ -767,15 +767,17 @@ async def test_the_same_identity_hears_on_without_a_gap(server: Any) -> None:
 
 
 async def test_another_identity_gets_no_row_changes_of_the_first(server: Any) -> None:
-    """The old subscription ends with the message that brings the new token."""
+    """What was on its way to the first user is dropped; the second one is subscribed from that message on."""
     client = server.client()
     client.join(ROOM, {"access_token": server.token(), "config": {"postgres_changes": [SONGS]}})
     await client.settled()
-    (subscription,) = server.subscriptions.held
+    (before,) = server.subscriptions.held
     client.push(ROOM, "access_token", {"access_token": server.token(sub="mike")})
-    assert server.subscriptions.held == {}
-    subscription.deliver(subscription.frame((5,), b"{}"))
-    assert events(await client.settled()) == ["system"]
+    ((now, (_, claims)),) = server.subscriptions.held.items()
+    before.deliver(before.frame((5,), b"{}"))
+    now.deliver(now.frame((7,), b"{}"))
+    assert [message[4].get("ids") for message in await client.settled()] == [[7], None]
+    assert claims.sub == "mike"
 
 
 # Row changes ------------------------------------------------------------------------------------------------
