@@ -34,6 +34,8 @@ def serve(
     publishable_key: str = "",
     secret_key: str = "",
     publication: str = "supabase_realtime",
+    durable_slot: str = "",
+    max_retained_wal_bytes: int = 1 << 30,
     change_delay: float = 0.0,
     explain: bool = False,
     private_only: Annotated[bool, Parameter(negative="")] = False,
@@ -62,6 +64,12 @@ def serve(
         An opaque key that stands for role service_role.
     publication
         The publication whose tables can be subscribed to.
+    durable_slot
+        The name of a replication slot that Postgres keeps while the server is away, so that no row change is
+        missed. One server only. Drop it when you stop using it: it keeps WAL. Without, a slot comes and goes
+        with the server.
+    max_retained_wal_bytes
+        How much WAL Postgres may keep for the slot. With more it is made anew, and row changes are missing.
     change_delay
         Milliseconds that row changes are held back.
     explain
@@ -84,6 +92,8 @@ def serve(
         publishable_key=publishable_key,
         secret_key=secret_key,
         publication=publication,
+        durable_slot=durable_slot,
+        max_retained_wal_bytes=max_retained_wal_bytes,
         change_delay=change_delay / 1000,
         explain=explain,
         private_only=private_only,

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from backbeat.postgres.deadline import cut_after
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
+    from psycopg.abc import PQGen
+
     from backbeat.postgres.database import Connection
+
+    Result = TypeVar("Result")
 
 __all__ = ["Dedicated"]
 
@@ -26,6 +32,20 @@ SESSION = {
     # Compiling a plan takes longer than any of ours runs.
     "jit": "off",
 }
+
+
+PATIENCE: Final = 15.0
+"""Seconds in which Postgres answers a statement, or the connection counts as dead. Longer than any
+`statement_timeout` of ours: what takes its time is ended by Postgres."""
+
+
+class _Bounded(psycopg.AsyncConnection[Any]):
+    """A connection that waits for no answer for ever, though the other end vanished without a word."""
+
+    async def wait(self, gen: PQGen[Result], *args: Any, **options: Any) -> Result:
+        """Wait for an answer, or meet the end of the connection."""
+        with cut_after(self, PATIENCE):
+            return await super().wait(gen, *args, **options)
 
 
 class Dedicated:
@@ -69,7 +89,7 @@ class Dedicated:
                 await self._connection.close()
 
     async def _connect(self) -> Connection:
-        connection = await psycopg.AsyncConnection.connect(
+        connection = await _Bounded.connect(
             self._url,
             autocommit=True,
             prepare_threshold=0,
