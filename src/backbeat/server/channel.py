@@ -8,7 +8,6 @@ channels of the socket, and its heartbeats, do not.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
@@ -18,22 +17,21 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import structlog
 
-from backbeat.errors import ProtocolError, Refusal, TokenRefused
+from backbeat.errors import Refusal, TokenRefused
 from backbeat.postgres.authorize import Permissions
 from backbeat.protocol import reasons
 from backbeat.protocol.join import JoinRequest
 from backbeat.protocol.messages import TOPIC_PREFIX, BinaryBroadcast, Event, Incoming, Message
-from backbeat.protocol.presence import encode_state
 from backbeat.server.hub import Hears, TextDelivery, UserBroadcast
 from backbeat.server.outbox import Outbox
 from backbeat.server.replay import replay_frame
 from backbeat.server.subscription import ChangeSubscription
+from backbeat.server.tracker import Tracker
 from backbeat.tokens.keys import is_opaque
 from backbeat.websocket.frames import CloseCode
 
 if TYPE_CHECKING:
     from backbeat.postgres.messages import StoredMessage
-    from backbeat.protocol.presence import PresenceMap
     from backbeat.server.hub import Delivery, Room
     from backbeat.server.realtime import Realtime
     from backbeat.server.socket import Socket
@@ -72,11 +70,6 @@ class _TokenPush(msgspec.Struct):
     access_token: str | None
 
 
-class _PresencePush(msgspec.Struct):
-    event: str | None = None
-    payload: msgspec.Raw = msgspec.Raw(b"{}")
-
-
 class Channel:
     """A channel that a socket is joining, or has joined.
 
@@ -93,26 +86,23 @@ class Channel:
         "_busy",
         "_changes",
         "_expiry",
-        "_key",
-        "_outbox",
-        "_permissions",
         "_phase",
-        "_present",
         "_readiness",
         "_ref",
         "_replaces",
         "_request",
-        "_room",
-        "_seen",
         "_token",
-        "_window",
         "hears",
         "join_ref",
+        "outbox",
+        "permissions",
         "realtime",
+        "room",
         "serializer",
         "socket",
         "sub_topic",
         "topic",
+        "tracker",
         "write",
     )
 
@@ -127,19 +117,16 @@ class Channel:
         self.sub_topic = join.topic.removeprefix(TOPIC_PREFIX)
         self.join_ref = join.join_ref or join.ref
         self.hears = Hears.NOTHING
-        self._outbox = Outbox(
+        self.outbox = Outbox(
             socket.send, socket.serializer, join.topic, self.join_ref, explain=realtime.settings.explain
         )
         self._ref = join.ref
         self._replaces = replaces
         self._request = JoinRequest()
         self._token: Token = socket.token
-        self._permissions = Permissions.none()
-        self._room: Room | None = None
-        self._key = ""
-        self._present = False
-        self._seen: PresenceMap | None = None
-        self._window = realtime.limits.channel()
+        self.permissions = Permissions.none()
+        self.room: Room | None = None
+        self.tracker = Tracker(self)
         self._readiness: asyncio.Task[None] | None = None
         self._phase = Phase.JOINING
         self._busy: asyncio.Task[None] | None = None
@@ -149,6 +136,11 @@ class Channel:
 
     def __repr__(self) -> str:
         return f"<Channel {self.topic!r} {self._phase.value} role={self._token.claims.role}>"
+
+    @property
+    def private(self) -> bool:
+        """Whether policies decide what the channel may do."""
+        return self._request.private
 
     # Joining ------------------------------------------------------------------------------------------------
 
@@ -160,7 +152,7 @@ class Channel:
         """
         try:
             self._request = JoinRequest.parse(payload)
-            self._present = self._request.presence
+            self.tracker.on = self._request.presence
             self._check_join()
         except Refusal as refusal:
             self._refuse_join(refusal)
@@ -181,7 +173,7 @@ class Channel:
     def _join_with(self, token: Token) -> None:
         self._token = token
         if self._request.private:
-            self._occupy(self._join_private)
+            self.occupy(self._join_private)
         else:
             self._admit(Permissions.all())
 
@@ -223,10 +215,10 @@ class Channel:
             Refusal: nothing may be read, or the question could not be answered.
         """
         permissions = await self.realtime.authorizer.probe(
-            self.sub_topic, self._token.claims, self.socket.headers, presence=self._present
+            self.sub_topic, self._token.claims, self.socket.headers, presence=self.tracker.on
         )
         if not permissions.read.broadcast and not permissions.read.presence:
-            raise reasons.UNAUTHORIZED.refusal(topic=self.sub_topic, context=self._who())
+            raise reasons.UNAUTHORIZED.refusal(topic=self.sub_topic, context=self.who())
         return permissions
 
     async def _stored_messages(self, permissions: Permissions) -> Sequence[StoredMessage]:
@@ -239,10 +231,19 @@ class Channel:
         if replay is None:
             return ()
         if not permissions.read.broadcast:
-            raise reasons.UNAUTHORIZED.refusal(topic=self.sub_topic, context=self._who())
+            raise reasons.UNAUTHORIZED.refusal(topic=self.sub_topic, context=self.who())
         return await self.realtime.changes.replay(self.sub_topic, since_ms=replay.since, limit=replay.limit)
 
-    def _who(self) -> str:
+    async def ask_again(self) -> None:
+        """Ask Postgres anew what the token may do, and hear what it says.
+
+        Raises:
+            Refusal: nothing may be read, or the question could not be answered.
+        """
+        self.permissions = await self._ask_permissions()
+        self._hear()
+
+    def who(self) -> str:
         """Say which token is asking, for a hint."""
         return self._token.describe(self.realtime.now())
 
@@ -263,26 +264,24 @@ class Channel:
             self._refuse_join(reason.refusal(topic=self.sub_topic))
             return
         request = self._request
-        self._permissions = permissions
-        self._room = self.realtime.hub.room(self.topic, private=request.private)
-        self._outbox.room = self._room
+        self.permissions = permissions
+        self.room = self.realtime.hub.room(self.topic, private=request.private)
+        self.outbox.room = self.room
         entries = [
             {**entry, "id": number} for entry, number in zip(request.changes, request.change_ids, strict=True)
         ]
-        self._outbox.send(
+        self.outbox.send(
             Event.REPLY,
             b'{"status":"ok","response":{"postgres_changes":%b}}' % msgspec.json.encode(entries),
             ref=self._ref,
         )
         self._close_replaced()
         self._phase = Phase.JOINED
-        self._key = request.presence_key or secrets.token_hex(16)
         self._hear()
         self._watch_expiry()
         self.realtime.metrics.joins += 1
         self.realtime.metrics.channels += 1
-        if self._present:
-            self._send_presence_state()
+        self.tracker.begin(request.presence_key)
         if request.replay is not None:
             self._replay(replayed, passing)
         if request.replication_ready:
@@ -293,21 +292,14 @@ class Channel:
 
     def _replay(self, replayed: Sequence[StoredMessage], passing: Sequence[Delivery]) -> None:
         """Send stored messages, each once, however it comes: read, passed meanwhile, or still on its way."""
-        assert self._room is not None
+        assert self.room is not None
         ids = frozenset(message.id for message in replayed)
-        frames = [self._replay_frame(each) for each in replayed]
+        frames = [replay_frame(each, self.serializer, self.topic, self.join_ref) for each in replayed]
         frames += [each.frame(self.serializer, self.topic) for each in passing if each.stored_as not in ids]
         if data := b"".join(frames):
-            self._outbox.frames(data)
-        self._room.already_heard(self, ids)
-        self.realtime.loop.call_later(IN_FLIGHT, self._room.already_heard, self, frozenset())
-
-    def _replay_frame(self, message: StoredMessage) -> bytes:
-        try:
-            return replay_frame(message, self.serializer, self.topic, self.join_ref)
-        except ProtocolError as error:
-            log.warning("stored message not replayed", topic=self.topic, id=message.id, reason=error.message)
-            return b""
+            self.outbox.frames(data)
+        self.room.already_heard(self, ids)
+        self.realtime.loop.call_later(IN_FLIGHT, self.room.already_heard, self, frozenset())
 
     async def _say_when_replicating(self) -> None:
         """Say that broadcasts from the database arrive, as soon as they do (section 3.7)."""
@@ -317,11 +309,11 @@ class Channel:
         except TimeoutError:
             self.shut_down(reasons.NOT_REPLICATING.refusal(topic=self.sub_topic))
         else:
-            self._outbox.system("Replication connection established")
+            self.outbox.system("Replication connection established")
 
     def _change_subscription(self) -> ChangeSubscription:
         request = self._request
-        return ChangeSubscription(self.realtime, self._outbox, request.changes, request.change_ids)
+        return ChangeSubscription(self.realtime, self.outbox, request.changes, request.change_ids)
 
     def _refuse_join(self, refusal: Refusal) -> None:
         self.realtime.count_refusal(refusal)
@@ -332,9 +324,9 @@ class Channel:
             reason=refusal.message,
             hint=refusal.hint,
             # A token that was refused is named in the hint; this would be another one.
-            **({} if isinstance(refusal, TokenRefused) else {"token": self._who()}),
+            **({} if isinstance(refusal, TokenRefused) else {"token": self.who()}),
         )
-        self._outbox.reply_error(refusal, self._ref, text=refusal.reason)
+        self.outbox.reply_error(refusal, self._ref, text=refusal.reason)
         self._close_replaced()
         waiting = list(self._backlog)
         self.close()
@@ -348,7 +340,7 @@ class Channel:
     def _close_replaced(self) -> None:
         """Tell the client that replaced channels are gone: after the new reply, under their own refs."""
         for ref in self._replaces:
-            self._outbox.send(Event.CLOSE, b"{}", ref=ref, join_ref=ref)
+            self.outbox.send(Event.CLOSE, b"{}", ref=ref, join_ref=ref)
         self._replaces = ()
 
     # Receiving ----------------------------------------------------------------------------------------------
@@ -362,7 +354,7 @@ class Channel:
         else:
             refusal = reasons.JOIN_BACKLOG.refusal(topic=self.sub_topic)
             self.realtime.count_refusal(refusal)
-            self._outbox.reply_error(refusal, message.ref)
+            self.outbox.reply_error(refusal, message.ref)
 
     def _may_wait(self, message: Incoming) -> bool:
         size = sum(len(each.payload) for each in self._backlog) + len(message.payload)
@@ -387,8 +379,8 @@ class Channel:
     def _leave(self, message: Message) -> None:
         if message.join_ref is not None and message.join_ref != self.join_ref:
             return
-        self._outbox.reply_ok(message.ref)
-        self._outbox.close()
+        self.outbox.reply_ok(message.ref)
+        self.outbox.close()
         self.close()
 
     # Broadcast ----------------------------------------------------------------------------------------------
@@ -412,9 +404,9 @@ class Channel:
 
     def _may_broadcast(self, payload: bytes, ref: str | None) -> bool:
         """Check permission, rate and size; the sender is told when the answer is no."""
-        if not self._permissions.write.broadcast:
-            refusal = self._permissions.write_refusal or reasons.BROADCAST_DENIED.refusal(
-                topic=self.sub_topic, context=self._who()
+        if not self.permissions.write.broadcast:
+            refusal = self.permissions.write_refusal or reasons.BROADCAST_DENIED.refusal(
+                topic=self.sub_topic, context=self.who()
             )
         elif not self._may_send_event():
             return False
@@ -433,100 +425,21 @@ class Channel:
         return True
 
     def _publish(self, delivery: Delivery, message: Incoming) -> None:
-        assert self._room is not None
-        self._room.publish(delivery, len(message.payload))
+        assert self.room is not None
+        self.room.publish(delivery, len(message.payload))
         if self._request.ack:
-            self._outbox.reply_ok(message.ref)
+            self.outbox.reply_ok(message.ref)
 
     def _refuse_push(self, refusal: Refusal, ref: str | None) -> None:
         """Refuse a broadcast: as its reply where replies are asked for, else as a system message."""
         self.realtime.count_refusal(refusal)
         if not self._request.ack:
-            self._outbox.system_error(refusal)
+            self.outbox.system_error(refusal)
         elif refusal.code == reasons.PAYLOAD_TOO_LARGE.code:
             # Clients know this one as a bare text in place of an object.
-            self._outbox.send(Event.REPLY, b'{"status":"error","response":"payload_size_exceeded"}', ref=ref)
+            self.outbox.send(Event.REPLY, b'{"status":"error","response":"payload_size_exceeded"}', ref=ref)
         else:
-            self._outbox.reply_error(refusal, ref)
-
-    # Presence -----------------------------------------------------------------------------------------------
-
-    def _presence(self, message: Message) -> None:
-        if reason := self.socket.limits.presence(self.realtime.loop.time(), self._window):
-            self.shut_down(reason.refusal(topic=self.sub_topic))
-            return
-        self.realtime.metrics.presence_events += 1
-        try:
-            push = _presence_push.decode(message.payload)
-        except (msgspec.DecodeError, RecursionError):
-            self._refuse_presence(reasons.PRESENCE_NOT_OBJECT.refusal(topic=self.sub_topic), message.ref)
-            return
-        event = (push.event or "").lower()
-        if event == "track":
-            self._track(push.payload, message)
-            return
-        if event == "untrack":
-            self._untrack()
-        elif event and self._present:
-            self._refuse_presence(reasons.PRESENCE_UNKNOWN_EVENT.refusal(topic=self.sub_topic), message.ref)
-            return
-        self._outbox.reply_ok(message.ref)
-
-    def _track(self, payload: msgspec.Raw, message: Message) -> None:
-        assert self._room is not None
-        if not self._present:
-            # Presence was off at the join: the first `track` turns it on, with the state others got then.
-            self._present = True
-            if self._request.private:
-                self._occupy(partial(self._ask_and_track, payload, message))
-                return
-            self._send_presence_state()
-        if not self._permissions.write.presence:
-            refusal = self._permissions.write_refusal or reasons.PRESENCE_DENIED.refusal(
-                topic=self.sub_topic, context=self._who()
-            )
-            self._refuse_presence(refusal, message.ref)
-            return
-        if len(message.payload) > self.realtime.settings.max_payload_bytes:
-            self.shut_down(reasons.PRESENCE_TOO_LARGE.refusal(topic=self.sub_topic))
-            return
-        try:
-            tracked = _tracked.decode(payload)
-        except msgspec.DecodeError:
-            self._refuse_presence(reasons.PRESENCE_NOT_OBJECT.refusal(topic=self.sub_topic), message.ref)
-            return
-        diff = self._room.presence.track(self, self._key, tracked, secrets.token_urlsafe(12))
-        self._publish_diff(diff)
-        self._outbox.reply_ok(message.ref)
-
-    async def _ask_and_track(self, payload: msgspec.Raw, message: Message) -> None:
-        try:
-            self._permissions = await self._ask_permissions()
-        except Refusal as refusal:
-            self._present = False
-            self._refuse_presence(refusal, message.ref)
-            return
-        self._hear()
-        self._send_presence_state()
-        self._track(payload, message)
-
-    def _send_presence_state(self) -> None:
-        """Send who is here, even if it is nobody: stock clients hold every diff back until then."""
-        if self._room is not None and self._permissions.read.presence:
-            self._outbox.send(Event.PRESENCE_STATE, encode_state(self._room.presence.state()))
-
-    def _untrack(self) -> None:
-        if self._room is not None:
-            self._publish_diff(self._room.presence.untrack(self))
-
-    def _publish_diff(self, diff: bytes | None) -> None:
-        if diff is not None and self._room is not None:
-            delivery = TextDelivery(Event.PRESENCE_DIFF, diff, audience=Hears.PRESENCE)
-            self._room.publish(delivery, len(diff))
-
-    def _refuse_presence(self, refusal: Refusal, ref: str | None) -> None:
-        self.realtime.count_refusal(refusal)
-        self._outbox.reply_error(refusal, ref)
+            self.outbox.reply_error(refusal, ref)
 
     # Tokens -------------------------------------------------------------------------------------------------
 
@@ -549,7 +462,7 @@ class Channel:
             token = self.realtime.verify(value)
         except Refusal as refusal:
             if self.realtime.keyring.may_learn(value, refusal):
-                self._occupy(partial(self._verify_later, value, then, otherwise))
+                self.occupy(partial(self._verify_later, value, then, otherwise))
             else:
                 otherwise(refusal)
         else:
@@ -572,7 +485,7 @@ class Channel:
         if (self._token.claims.sub, self._token.claims.role) != (before.sub, before.role):
             self._fall_silent()
         if self._request.private:
-            self._occupy(self._renew_permissions)
+            self.occupy(self._renew_permissions)
         elif self._changes is not None:
             self._changes.start(self._token)
 
@@ -582,45 +495,41 @@ class Channel:
             before, self._changes = self._changes, self._change_subscription()
             self.realtime.changes.hand_over(before, self._changes, self._token.claims)
             before.stop()
-        if self._request.private and self._room is not None:
-            self._room.leave(self)
+        if self._request.private and self.room is not None:
+            self.room.leave(self)
             # Still a member, so that the room is not forgotten meanwhile; but deaf.
             self.hears = Hears.NOTHING
-            self._room.enter(self)
-            self._seen = self._room.presence.state() if self._present else None
+            self.room.enter(self)
+            self.tracker.go_deaf()
 
     async def _renew_permissions(self) -> None:
         """Ask again with the new token; what was granted and no longer is ends the channel."""
-        before = self._permissions.read
+        before = self.permissions.read
         try:
             permissions = await self._ask_permissions()
         except Refusal as refusal:
             self.shut_down(refusal)
             return
         if (before.broadcast and not permissions.read.broadcast) or (
-            self._present and before.presence and not permissions.read.presence
+            self.tracker.on and before.presence and not permissions.read.presence
         ):
-            self.shut_down(reasons.PERMISSION_REVOKED.refusal(topic=self.sub_topic, context=self._who()))
+            self.shut_down(reasons.PERMISSION_REVOKED.refusal(topic=self.sub_topic, context=self.who()))
             return
-        self._permissions = permissions
+        self.permissions = permissions
         self._hear()
-        assert self._room is not None
-        if self._seen is not None and self._seen != self._room.presence.state():
-            # Somebody came or went while the channel was deaf, and no diff will say so.
-            self._send_presence_state()
-        self._seen = None
+        self.tracker.hear_again()
         if self._changes is not None:
             self._changes.start(self._token)
 
     def _hear(self) -> None:
         """Enter the room with the rights the permissions give."""
-        assert self._room is not None
-        self._room.leave(self)
-        read = self._permissions.read
+        assert self.room is not None
+        self.room.leave(self)
+        read = self.permissions.read
         self.hears = (Hears.BROADCAST if read.broadcast else Hears.NOTHING) | (
             Hears.PRESENCE if read.presence else Hears.NOTHING
         )
-        self._room.enter(self)
+        self.room.enter(self)
 
     def _watch_expiry(self) -> None:
         """Look at the token again when it ends; or earlier, for clocks are set and laptops sleep."""
@@ -650,16 +559,16 @@ class Channel:
             cause=refusal.code,
             topic=self.topic,
             reason=refusal.message,
-            token=self._who(),
+            token=self.who(),
         )
-        self._outbox.system_error(refusal)
-        self._outbox.close()
+        self.outbox.system_error(refusal)
+        self.outbox.close()
         self.close()
 
     def farewell(self) -> None:
         """Say that the server is about to end the connection; clients come back by themselves."""
         if self._phase is Phase.JOINED:
-            self._outbox.system("Server requested disconnect")
+            self.outbox.system("Server requested disconnect")
 
     def superseded(self) -> tuple[str | None, ...]:
         """End without a word, for another join of the topic; return the join refs it has to close."""
@@ -669,7 +578,7 @@ class Channel:
 
     def crash(self) -> None:
         """End the channel because the server failed; stock clients join again by themselves."""
-        self._outbox.send(Event.ERROR, b'{"reason":"channel_crash"}', ref=self.join_ref)
+        self.outbox.send(Event.ERROR, b'{"reason":"channel_crash"}', ref=self.join_ref)
         self.close()
 
     def close(self) -> None:
@@ -689,14 +598,14 @@ class Channel:
             self.realtime.metrics.channels -= 1
         if self._changes is not None:
             self._changes.stop()
-        if self._room is not None:
-            self._room.leave(self)
-            self._untrack()
-            self.realtime.hub.release(self._room, private=self._request.private)
+        if self.room is not None:
+            self.room.leave(self)
+            self.tracker.untrack()
+            self.realtime.hub.release(self.room, private=self._request.private)
 
     # Tasks --------------------------------------------------------------------------------------------------
 
-    def _occupy(self, work: Callable[[], Awaitable[None]]) -> None:
+    def occupy(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run something that decides what the channel may do; messages wait until it is done."""
         self._busy = self.realtime.spawn(self._work(work), name=f"{self.topic}")
 
@@ -719,14 +628,11 @@ class Channel:
 
 
 _token_push = msgspec.json.Decoder(_TokenPush)
-_presence_push = msgspec.json.Decoder(_PresencePush)
-# Its values stay text: they are passed on, and never looked into.
-_tracked = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 HANDLERS: Final[Mapping[str, Callable[[Channel, Message], None]]] = {
     Event.LEAVE: Channel._leave,  # noqa: SLF001
     Event.BROADCAST: Channel._broadcast,  # noqa: SLF001
-    Event.PRESENCE: Channel._presence,  # noqa: SLF001
+    Event.PRESENCE: lambda channel, message: channel.tracker.handle(message),
     Event.ACCESS_TOKEN: Channel._access_token,  # noqa: SLF001
 }
 """What a joined channel understands; everything else is unknown, and counted."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import structlog
 
+from backbeat.errors import ProtocolError
 from backbeat.protocol.codec import encode_user_broadcast, json_text
 from backbeat.protocol.messages import Event
 from backbeat.websocket.frames import binary_frame, text_frame
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from backbeat.protocol.codec import Serializer
 
 __all__ = ["replay_frame"]
+
+log = structlog.get_logger("backbeat.replay")
 
 
 def replay_frame(message: StoredMessage, serializer: Serializer, topic: str, join_ref: str | None) -> bytes:
@@ -27,11 +31,16 @@ def replay_frame(message: StoredMessage, serializer: Serializer, topic: str, joi
         join_ref: the join it belongs to.
 
     Returns:
-        The frame; empty for a binary message to a client that has no binary frames.
-
-    Raises:
-        ProtocolError: topic or event do not fit the header of a binary frame.
+        The frame; empty for a message that cannot be written for this client.
     """
+    try:
+        return _frame(message, serializer, topic, join_ref)
+    except ProtocolError as error:
+        log.warning("stored message not replayed", topic=topic, id=message.id, reason=error.message)
+        return b""
+
+
+def _frame(message: StoredMessage, serializer: Serializer, topic: str, join_ref: str | None) -> bytes:
     meta = {"replayed": True, "id": message.id}
     if message.payload is None:
         if not serializer.binary:
