@@ -77,8 +77,14 @@ class Channel:
         realtime: the server.
         socket: the connection it belongs to.
         join: the `phx_join` message.
-        replaces: the join ref of a channel of the same topic that this join ended, to be closed after the
-        reply.
+        replaces: the join refs of earlier channels of the topic that this join ended; they are closed after
+            the reply.
+
+    Attributes:
+        outbox: speaks to the client.
+        permissions: what the token may do here.
+        room: where it is a member, once joined.
+        tracker: its presence.
     """
 
     __slots__ = (
