@@ -279,9 +279,10 @@ class _Play:
             self._compare(who, standing, received)
             self.report.frames.setdefault(who, []).extend(each.frame for each in received)
             self.report.sent += len(received)
-            for (_, data), sub in itertools.product((r.frame for r in received), standing):
-                if sub[1] is not None:
-                    self.known[data["table"], sub[1].claims.role] = self.begun
+        for who, standing in self.standing.items():
+            for each, (_, sub) in itertools.product(self.received.get(who, ()), standing):
+                if sub is not None:
+                    self.known[each.frame[1]["table"], sub.claims.role] = self.begun
         self.received.clear()
         self.events.clear()
         self.states = {self.begun: self.states[self.begun]}
