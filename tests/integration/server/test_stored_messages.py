@@ -18,12 +18,17 @@ TOPIC = "realtime:open-1"
 async def test_stored_messages_are_replayed(server: Running, database: Connection) -> None:
     """The newest ones since a time, oldest first, text and binary; a later one arrives live, and once."""
     since = int(time.time() * 1000) - 60_000
-    for number in range(3):
-        await database.execute(
-            "select realtime.send(jsonb_build_object('n', %s::int), 'hi', 'open-1')", (number,)
-        )
-    await database.execute(r"select realtime.send_binary('\x0102', 'hi', 'open-1')")
-    async with server.client() as client:
+    async with server.client() as witness, server.client() as client:
+        await witness.join(TOPIC, token=server.token(), private=True)
+        await witness.message()
+        for number in range(3):
+            await database.execute(
+                "select realtime.send(jsonb_build_object('n', %s::int), 'hi', 'open-1')", (number,)
+            )
+        await database.execute(r"select realtime.send_binary('\x0102', 'hi', 'open-1')")
+        for _ in range(4):
+            # All of them have come through the stream: whoever joins now gets none of them live.
+            await witness.socket.recv()
         replay = {"replay": {"since": since, "limit": 3}}
         await client.join(TOPIC, token=server.token(), private=True, broadcast=replay)
         assert (await client.message())[4]["status"] == "ok"
@@ -41,8 +46,12 @@ async def test_stored_messages_are_replayed(server: Running, database: Connectio
 
 async def test_nothing_older_than_asked_for_is_replayed(server: Running, database: Connection) -> None:
     """`since` in the future leaves nothing."""
-    await database.execute("""select realtime.send('{"n": 1}', 'hi', 'open-1')""")
-    async with server.client() as client:
+    async with server.client() as witness, server.client() as client:
+        await witness.join(TOPIC, token=server.token(), private=True)
+        await witness.message()
+        await database.execute("""select realtime.send('{"n": 1}', 'hi', 'open-1')""")
+        # It has come through the stream: whoever joins now does not get it live.
+        await witness.socket.recv()
         replay = {"replay": {"since": int(time.time() * 1000) + 30_000}}
         await client.join(TOPIC, token=server.token(), private=True, broadcast=replay)
         await client.message()
