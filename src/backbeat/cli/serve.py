@@ -36,6 +36,7 @@ def serve(
     publication: str = "supabase_realtime",
     durable_slot: str = "",
     max_retained_wal_bytes: int = 1 << 30,
+    withhold_deletes: Annotated[bool, Parameter(negative="")] = False,
     change_delay: float = 0.0,
     explain: bool = False,
     private_only: Annotated[bool, Parameter(negative="")] = False,
@@ -70,6 +71,9 @@ def serve(
         with the server.
     max_retained_wal_bytes
         How much WAL Postgres may keep for the slot. With more it is made anew, and row changes are missing.
+    withhold_deletes
+        Tell the deletion of a row only where row level security hides nothing. Otherwise every subscriber of
+        a table learns the primary keys of deleted rows.
     change_delay
         Milliseconds that row changes are held back.
     explain
@@ -94,6 +98,7 @@ def serve(
         publication=publication,
         durable_slot=durable_slot,
         max_retained_wal_bytes=max_retained_wal_bytes,
+        withhold_deletes=withhold_deletes,
         change_delay=change_delay / 1000,
         explain=explain,
         private_only=private_only,

@@ -166,6 +166,8 @@ class Changes:
             temporary functions, which every role may unless it was revoked.
         deliver: takes what is to be sent, in the order of the commits.
         publication: the tables that may be subscribed to.
+        withhold_deletes: whether a DELETE is told only where row level security hides nothing. Otherwise
+            every subscriber of a table learns the primary keys of deleted rows, as with the original.
         classify: whether the catalogue decides what it can; otherwise everybody is asked about every row,
             which is what `bench/changes.py` compares with.
 
@@ -179,9 +181,11 @@ class Changes:
         *,
         deliver: Callable[[Sequence[Delivery]], None],
         publication: str = "supabase_realtime",
+        withhold_deletes: bool = False,
         classify: bool = True,
     ) -> None:
         self.sent = 0
+        self._withhold_deletes = withhold_deletes
         self._deliver = deliver
         self._subscriptions = Subscriptions()
         self._attempts: dict[Hashable, object] = {}
@@ -370,8 +374,11 @@ class Changes:
         error = _trouble(change, access)
         if error is not None:
             return self._addressed(trouble(change.relation, change.kind, error), subscriptions)
-        if change.kind == "DELETE" or access.audience is Audience.EVERYBODY:
+        if access.audience is Audience.EVERYBODY:
             allowed = subscriptions
+        elif change.kind == "DELETE":
+            # Nobody can be asked about a row that is gone.
+            allowed = [] if self._withhold_deletes and access.row_security else subscriptions
         else:
             allowed = [] if draft is None else draft.allowed(change)
         by_columns: dict[tuple[str, ...] | None, list[Subscription]] = {}

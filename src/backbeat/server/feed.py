@@ -84,7 +84,10 @@ class Feed:
         self.database = database
         publications = [settings.publication, MESSAGES_PUBLICATION]
         self._changes = Changes(
-            settings.database_url, deliver=self._deliver, publication=settings.publication
+            settings.database_url,
+            deliver=self._deliver,
+            publication=settings.publication,
+            withhold_deletes=settings.withhold_deletes,
         )
         self._stream = ReplicationStream(
             settings.database_url,

@@ -41,6 +41,8 @@ class Settings:
             stream from it.
         max_retained_wal_bytes: how much WAL Postgres may keep for the slot; with more, the slot is dropped
             and made anew, which leaves a gap.
+        withhold_deletes: whether the deletion of a row is told only where row level security hides nothing.
+            Otherwise every subscriber of a table learns the primary keys of deleted rows.
         change_delay: how long row changes are held back, in seconds; broadcasts never are. A client that
             recognises its own change by the key its REST call returns needs the REST answer to arrive first.
         explain: whether refusals carry a hint: which token, which policy, what to do. Good on a laptop; on
@@ -70,6 +72,7 @@ class Settings:
     publication: str = "supabase_realtime"
     durable_slot: str = ""
     max_retained_wal_bytes: int = 1 << 30
+    withhold_deletes: bool = False
     change_delay: float = 0.0
     explain: bool = False
     private_only: bool = False

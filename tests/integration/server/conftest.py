@@ -162,7 +162,11 @@ async def server(
         async with asyncio.timeout(PATIENCE):
             await server.feed.streaming.wait()
         yield server
-    # A database cannot be dropped while a slot of it is active.
+    await no_slot(database)
+
+
+async def no_slot(database: psycopg.AsyncConnection[Any]) -> None:
+    """Wait until no stream of this database is left: it cannot be dropped before."""
     async with asyncio.timeout(PATIENCE):
         while await slot_is_active(database):
             await asyncio.sleep(0.02)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import websockets
-from tests.integration.server.conftest import ERIC, MIKE, Running, running
+from tests.integration.server.conftest import ERIC, MIKE, Running, no_slot, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -151,6 +151,23 @@ async def test_a_bad_subscription_is_told_why(server: Running, change: dict[str,
         system = await client.until("system")
         assert (system[4]["status"], system[4]["extension"]) == ("error", "postgres_changes")
         assert text in system[4]["message"]
+
+
+@pytest.mark.parametrize(("withhold", "heard"), [(False, ["songs", "news"]), (True, ["news"])])
+async def test_deletions_can_be_withheld_where_rows_are_hidden(
+    database: Connection, settings: Callable[..., Settings], withhold: bool, heard: list[str]
+) -> None:
+    """Under row level security a DELETE tells its key to everybody, unless it is to tell nobody."""
+    await database.execute("insert into songs (owner, title) values (%s, 'x')", (MIKE,))
+    await database.execute("insert into news values (1, 'x')")
+    async with running(settings(withhold_deletes=withhold)) as server:
+        async with server.client() as client:
+            await client.subscribed("realtime:all", [SONGS, NEWS], token=server.token(ERIC))
+            await database.execute("delete from songs")
+            await database.execute("delete from news")
+            data = [(await client.message())[4]["data"] for _ in heard]
+        assert [each["table"] for each in data] == heard
+    await no_slot(database)
 
 
 async def test_a_new_token_changes_what_is_seen(server: Running, database: Connection) -> None:
