@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo test unit docs picture check format lock clean
+.PHONY: help install install-tests demo test unit docs picture fuzz check format lock clean
 
 help:
 	@echo "make demo     run the band app"
@@ -12,6 +12,7 @@ help:
 	@echo "make unit     run the unit tests only"
 	@echo "make check    check format, lint, types and import rules"
 	@echo "make docs     write the pages of the error codes anew"
+	@echo "make fuzz     compare what subscribers receive with what they may select, at random"
 	@echo "make format   format the code"
 	@echo "make lock     write requirements.lock anew"
 
@@ -58,6 +59,11 @@ docs: install
 # The picture in the README, taken by the end-to-end test.
 picture: install-tests
 	BACKBEAT_PICTURE=docs/band-app.png $(BIN)/pytest tests/e2e/test_band_app.py -k worth_showing
+
+# Row level security against a plain SELECT, at random: `make fuzz CASES=10000000`.
+CASES ?= 1000000
+fuzz: install
+	$(BIN)/python -m tests.differential --cases $(CASES)
 
 check: install
 	$(BIN)/ruff format --check . scripts/error-pages

@@ -79,6 +79,7 @@ KEY_TYPES = (
     "inet",
     "numrange",
     "jsonb",
+    "int4[]",
 )
 
 FUNCTIONS = """

@@ -79,6 +79,7 @@ class _Change:
         when: the time of the commit, as it is shown.
         transaction: which one, among those handled together.
         xid: its number.
+        lsn: where it committed.
         complete: whether all of it is there; otherwise more of it follows later.
         new: the new row; what it left out is filled in where the old row has it.
         old: the old row, as far as it came along.
@@ -90,6 +91,7 @@ class _Change:
     when: str
     transaction: int
     xid: int
+    lsn: int
     complete: bool
     new: Row | None
     old: Row | None
@@ -242,7 +244,8 @@ class Changes:
         """
         attempt = self._attempts[subscriber] = object()
         try:
-            subscriptions = await self._registrar.prepare(subscriber, bindings, claims)
+            subscriptions, tables = await self._registrar.prepare(subscriber, bindings, claims)
+            await self._read_ahead({(oid, claims.role) for oid in tables})
             # Whoever unsubscribed in the meantime stays away; of two attempts the later one counts.
             if self._attempts.get(subscriber) is attempt:
                 self._subscriptions.replace(subscriber, subscriptions)
@@ -253,6 +256,14 @@ class Changes:
         finally:
             if self._attempts.get(subscriber) is attempt:
                 del self._attempts[subscriber]
+
+    async def _read_ahead(self, pairs: set[tuple[int, str]]) -> None:
+        """Read the rules of tables before their first change, so that it is known to have been under them."""
+        try:
+            await self._visibility.access(pairs)
+        except psycopg.Error as error:
+            # Read with the first change, they are as right, but that change has to be asked about.
+            log.info("rules not read ahead", reason=str(error))
 
     def unsubscribe(self, subscriber: Hashable) -> None:
         """Forget a subscriber: it gets nothing any more, not even what is being checked just now."""
@@ -325,7 +336,18 @@ class Changes:
                     for column, value in zip(relation.columns, row, strict=True)
                     if value is not UNCHANGED
                 }
-                yield _Change(kind, relation, when, number, transaction.xid, complete, new, old, values)
+                yield _Change(
+                    kind,
+                    relation,
+                    when,
+                    number,
+                    transaction.xid,
+                    transaction.commit_lsn,
+                    complete,
+                    new,
+                    old,
+                    values,
+                )
 
     async def _deliveries(self, changes: Sequence[_Change], later: Sequence[_Change]) -> list[Delivery]:
         """Find out who gets which changes, and write them.
@@ -374,7 +396,7 @@ class Changes:
         error = _trouble(change, access)
         if error is not None:
             return self._addressed(trouble(change.relation, change.kind, error), subscriptions)
-        if access.audience is Audience.EVERYBODY:
+        if access.audience_at(change.lsn) is Audience.EVERYBODY:
             allowed = subscriptions
         elif change.kind == "DELETE":
             # Nobody can be asked about a row that is gone.
@@ -447,7 +469,10 @@ class Changes:
     async def _write(self, change: _Change, access: Access, select: tuple[str, ...] | None) -> bytes:
         """Write a change; a type that has changed since the types were read is read again."""
         # An old row cannot be looked up any more. Whoever has to be asked about rows gets its key only.
-        asked = access.row_security and (change.kind == "DELETE" or access.audience is Audience.ASK)
+        # The same holds for one that was replaced or deleted when other rules may have been in force.
+        asked = change.lsn < access.since or (
+            access.row_security and (change.kind == "DELETE" or access.audience is Audience.ASK)
+        )
         for attempt in range(2):
             try:
                 payload = self._payload(change.relation, access, select)
@@ -515,14 +540,14 @@ def _drafts(
         for role, subscriptions in by_role.items():
             pair = change.relation.oid, role
             seen = access[pair]
-            if change.kind == "DELETE" or seen is None or seen.audience is not Audience.ASK:
+            if change.kind == "DELETE" or seen is None or seen.audience_at(change.lsn) is not Audience.ASK:
                 continue
             key = change.key(seen)
             if key is None:
                 continue
             if pair not in drafts:
                 drafts[pair] = _Draft(seen)
-            xid = str(change.xid) if change in last else None
+            xid = str(change.xid) if change in last and seen.key_canonical else None
             drafts[pair].add(change, Version(key, xid, change.values), subscriptions)
     return drafts
 

@@ -25,6 +25,13 @@ operator or a function from elsewhere would stand there with its schema."""
 _UUID_OID: Final = 2950
 
 
+_CANONICAL = frozenset(
+    {16, 17, 18, 19, 20, 21, 23, 25, 26, 774, 829, 869, 650, 1043, 1082, 1083, 1114, 1184, 2950}
+)
+"""Types of which two values are equal exactly when their texts are: bool, bytea, "char", name, int8, int2,
+int4, text, oid, macaddr8, macaddr, inet, cidr, varchar, date, time, timestamp, timestamptz and uuid."""
+
+
 class Audience(Enum):
     """Which of the subscribers with a role see the rows of a table."""
 
@@ -83,6 +90,8 @@ class Access(msgspec.Struct, frozen=True, dict=True):
     """Whether `auth.uid()` is known to return the claim `sub`."""
     classified: bool = True
     """Whether policies are looked at; if not, everybody is asked about every row."""
+    since: int = 0
+    """The end of the WAL when this was read. What committed before may have been under other rules."""
 
     @cached_property
     def readable(self) -> frozenset[str]:
@@ -104,6 +113,24 @@ class Access(msgspec.Struct, frozen=True, dict=True):
         if not self.row_security or self.exempt:
             return Audience.EVERYBODY
         return _audience(self.policies)
+
+    def audience_at(self, lsn: int) -> Audience:
+        """Which subscribers see a row that was written by the commit at a position of the WAL.
+
+        A row from before may have been replaced before everybody could see it: then it is looked up.
+        """
+        if self.audience is Audience.EVERYBODY and lsn < self.since:
+            return Audience.ASK
+        return self.audience
+
+    @cached_property
+    def key_canonical(self) -> bool:
+        """Whether equal primary keys are always written alike; 1.5 and 1.50 are equal, too."""
+        return all(
+            column.type_oid in _CANONICAL and column.deterministic
+            for column in self.columns
+            if column.name in self.key
+        )
 
     @cached_property
     def owners(self) -> tuple[str, ...]:

@@ -180,6 +180,7 @@ class _Request:
         self.bindings = bindings
         self.claims = claims
         self.outcome: list[Subscription] | Refusal | None = None
+        self.tables: set[int] = set()
 
 
 class _Catalogue(NamedTuple):
@@ -230,7 +231,7 @@ class Registrar:
 
     async def prepare(
         self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims
-    ) -> list[Subscription]:
+    ) -> tuple[list[Subscription], set[int]]:
         """Check bindings, and make them ready.
 
         Args:
@@ -255,7 +256,7 @@ class Registrar:
         assert request.outcome is not None
         if isinstance(request.outcome, Refusal):
             raise request.outcome
-        return request.outcome
+        return request.outcome, request.tables
 
     async def _prepare(self, requests: Sequence[_Request]) -> None:
         """Prepare what is waiting, all at once: each request gets its outcome."""
@@ -319,6 +320,7 @@ class Registrar:
                 for oid, published in catalogue.published.items()
                 if _stands_for(name, published)
             ]
+            request.tables |= {access.oid for access in tables}
             if not tables:
                 raise reasons.CHANGES_NO_TABLE.refusal(params=binding.requested)
             if not binding.conditions:

@@ -247,11 +247,15 @@ class Visibility:
             now = await self._current(connection, tables)
             self._forget(now)
             found = await read_access(connection, tables, roles)
+            cursor = await connection.execute("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8")
+            ((since,),) = await cursor.fetchall()
+        found = {pair: msgspec.structs.replace(each, since=since) for pair, each in found.items()}
         self._fingerprints |= now
         if not self._classify:
             found = {pair: msgspec.structs.replace(each, classified=False) for pair, each in found.items()}
         for pair in pairs:
-            self._known[pair] = found.get(pair)
+            # What is still known holds, and has held for longer than what was read now.
+            self._known.setdefault(pair, found.get(pair))
         for access in found.values():
             for function in access.gullible:
                 if function not in self._warned:
@@ -507,8 +511,17 @@ def _definition(access: Access) -> sql.Composed:
         "{name} {type}[] :="
         " array(select (keys[n][{i}])::{type} from generate_subscripts(keys, 1) n order by n);"
     )
-    match = [sql.SQL("t.{} = p.{}").format(column, name) for name, column, _, _ in key]
-    if len(key) == 1:
+    # An array of arrays is one array, and comes apart as such: those stay texts until they are compared.
+    nested = any(type_.as_string().endswith("[]") for _, _, type_, _ in key)
+    match = [
+        sql.SQL("t.{} = p.{}::{}").format(column, name, type_)
+        if nested
+        else sql.SQL("t.{} = p.{}").format(column, name)
+        for name, column, type_, _ in key
+    ]
+    if nested:
+        key = [(name, column, sql.SQL("text"), i) for name, column, _, i in key]
+    elif len(key) == 1:
         # One scan for all rows instead of one for each.
         match += [sql.SQL("t.{} = any({}[start:stop])").format(column, name) for name, column, _, _ in key]
     return _VISIBLE.format(
