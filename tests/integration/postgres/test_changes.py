@@ -391,6 +391,46 @@ async def test_a_row_that_moved_is_not_shown_because_only_inserts_were_wanted(ba
     assert await band.data("ben") == []
 
 
+async def test_rules_that_were_opened_later_do_not_show_what_was_overwritten_before(band: Band) -> None:
+    """The first version was Anna's secret, and opening the table afterwards does not make it Ben's."""
+    await band.run(A1)
+    await band.subscribe("ben", claims(BEN))
+    band.open.clear()
+    await band.run("update songs set title = 'secret'", "update songs set title = 'public'")
+    await band.run("create policy anybody on songs for select using (true)")
+    band.open.set()
+    assert await band.records("ben", "title") == ["public"]
+
+
+async def test_a_key_that_is_spelled_differently_is_the_same_key(band: Band) -> None:
+    """1.5 and 1.50 are one row: what it was before its last change in the transaction is nobody's."""
+    await band.run(
+        "create table bills (amount numeric primary key, owner uuid)",
+        "alter table bills enable row level security",
+        "create policy own on bills for select to authenticated using (auth.uid() = owner and true)",
+        "alter publication supabase_realtime add table bills",
+    )
+    await band.subscribe("ben", claims(BEN), {"table": "bills"})
+    await band.run(
+        f"insert into bills values (1.5, '{ANNA}')",
+        f"update bills set amount = 1.50, owner = '{BEN}'",
+    )
+    assert await band.records("ben", "owner") == [str(BEN)]
+
+
+async def test_arrays_are_keys_too(band: Band) -> None:
+    """A primary key may hold an array; rows are found by it."""
+    await band.run(
+        "create table seats (id int4[], owner uuid, primary key (id, owner))",
+        "alter table seats enable row level security",
+        "create policy own on seats for select to authenticated using (auth.uid() = owner and true)",
+        "alter publication supabase_realtime add table seats",
+    )
+    await band.subscribe("anna", claims(ANNA), {"table": "seats"})
+    await band.run(f"insert into seats values ('{{1,2}}', '{ANNA}'), ('{{}}', '{ANNA}')")
+    assert await band.records("anna") == [[1, 2], []]
+
+
 async def test_rows_written_in_savepoints_arrive(band: Band) -> None:
     """Their versions carry the number of a subtransaction; one that was rolled back never was."""
     await band.subscribe("anna", claims(ANNA))
