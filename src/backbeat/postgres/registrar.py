@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from backbeat.protocol.filters import Condition, Normal
     from backbeat.tokens.claims import Claims
 
-__all__ = ["Registrar"]
+__all__ = ["Prepared", "Registrar"]
 
 TIMEOUT: Final = 5_000
 """Milliseconds for one look into the catalogue."""
@@ -172,6 +172,18 @@ class _Target(NamedTuple):
     drafts: tuple[_Draft, ...]
 
 
+class Prepared(NamedTuple):
+    """What has become of the bindings of a subscriber.
+
+    Attributes:
+        subscriptions: ready to be matched with changes.
+        tables: the oids of the tables they are for at the moment.
+    """
+
+    subscriptions: list[Subscription]
+    tables: set[int]
+
+
 class _Request:
     """Bindings to be prepared, and what came of it."""
 
@@ -229,9 +241,7 @@ class Registrar:
         async with self._dedicated.hold() as connection:
             self.types = await load_types(connection)
 
-    async def prepare(
-        self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims
-    ) -> tuple[list[Subscription], set[int]]:
+    async def prepare(self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims) -> Prepared:
         """Check bindings, and make them ready.
 
         Args:
@@ -256,7 +266,7 @@ class Registrar:
         assert request.outcome is not None
         if isinstance(request.outcome, Refusal):
             raise request.outcome
-        return request.outcome, request.tables
+        return Prepared(request.outcome, request.tables)
 
     async def _prepare(self, requests: Sequence[_Request]) -> None:
         """Prepare what is waiting, all at once: each request gets its outcome."""

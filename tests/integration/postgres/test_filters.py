@@ -15,7 +15,7 @@ from psycopg import sql
 from backbeat.errors import BadRequest, Unavailable
 from backbeat.postgres import evaluator as evaluator_module
 from backbeat.postgres.evaluator import Evaluator
-from backbeat.postgres.registrar import Registrar
+from backbeat.postgres.registrar import Prepared, Registrar
 from backbeat.postgres.subscriptions import Subscription
 from backbeat.protocol.bindings import Binding, parse_binding
 from backbeat.protocol.filters import Comparison
@@ -44,7 +44,7 @@ class Table:
         entries: list[Binding] = [
             parse_binding({"table": "things", "filter": each}, n) for n, each in enumerate(filters)
         ]
-        subscriptions = await self.registrar.prepare("anna", entries, CLAIMS)
+        subscriptions, _ = await self.registrar.prepare("anna", entries, CLAIMS)
         return [subscription.comparisons[0] for subscription in subscriptions]
 
     async def refusal(self, filter_: str) -> str:
@@ -521,7 +521,7 @@ async def test_those_who_subscribe_together_are_looked_up_together(
     await table.registrar.prepare("second", entry(0), CLAIMS)
     alone, statements.count = statements.count, 0
     prepared = await asyncio.gather(*(table.registrar.prepare(n, entry(n), CLAIMS) for n in range(1000)))
-    assert [_wanted(each) for each in prepared] == [str(n).encode() for n in range(1000)]
+    assert [_wanted(each) for each, _ in prepared] == [str(n).encode() for n in range(1000)]
     assert statements.count == 2 * alone
 
 
@@ -533,7 +533,7 @@ async def test_one_who_asks_for_nonsense_spoils_nothing_for_the_others(table: Ta
         *(table.registrar.prepare(n, entry(n), CLAIMS) for n in wanted), return_exceptions=True
     )
     refused = [n for n, outcome in zip(wanted, prepared, strict=True) if isinstance(outcome, BadRequest)]
-    assert (refused, sum(isinstance(each, list) for each in prepared)) == (["nonsense"], 40)
+    assert (refused, sum(isinstance(each, Prepared) for each in prepared)) == (["nonsense"], 40)
 
 
 async def test_those_who_subscribe_together_have_their_own_roles(table: Table) -> None:
@@ -544,7 +544,7 @@ async def test_those_who_subscribe_together_have_their_own_roles(table: Table) -
     prepared = await asyncio.gather(
         *(table.registrar.prepare(who.role, entry(1), who) for who in (CLAIMS, anon)), return_exceptions=True
     )
-    assert [isinstance(each, list) for each in prepared] == [True, False]
+    assert [isinstance(each, Prepared) for each in prepared] == [True, False]
 
 
 async def test_whoever_gives_up_leaves_the_others_waiting_for_nothing(table: Table) -> None:
@@ -554,7 +554,7 @@ async def test_whoever_gives_up_leaves_the_others_waiting_for_nothing(table: Tab
     await asyncio.sleep(0)
     attempts[0].cancel()
     prepared = await asyncio.gather(*attempts, return_exceptions=True)
-    assert [isinstance(each, list) for each in prepared] == [False, True, True]
+    assert [isinstance(each, Prepared) for each in prepared] == [False, True, True]
 
 
 async def test_everybody_is_told_that_the_database_is_away() -> None:
