@@ -235,7 +235,10 @@ class Visibility:
                 return None
             answers: dict[int, dict[Claims, set[int]]] = defaultdict(dict)
             for call, rows in zip(calls, seen, strict=True):
-                answers[id(call.question)] |= await self._answers(connection, call, rows)
+                found = await self._answers(connection, call, rows)
+                if found is None:
+                    return None
+                answers[id(call.question)] |= found
         return [answers[id(question)] for question in questions]
 
     # The catalogue ------------------------------------------------------------------------------------------
@@ -364,8 +367,8 @@ class Visibility:
 
     async def _answers(
         self, connection: Connection, call: _Call, seen: Iterable[_Seen]
-    ) -> dict[Claims, set[int]]:
-        """Turn what viewers see now into what they may be sent."""
+    ) -> dict[Claims, set[int]] | None:
+        """Turn what viewers see now into what they may be sent; None when the rules have changed since."""
         question, answers = call.question, {}
         self.checked += sum(len(question.viewers[claims]) for claims in call.viewers)
         failures: list[tuple[Claims, str]] = []
@@ -391,6 +394,11 @@ class Visibility:
                 except psycopg.Error as error:
                     if connection.closed:
                         raise
+                    # The table may have been granted anew after it was asked about: not a failing policy.
+                    now = await self._current(connection, {question.access.oid})
+                    if not self._hold(now):
+                        self._forget(now)
+                        return None
                     failures.append((claims, f"{error.sqlstate} {error}"))
                     self.denied_by_error += len(unknown)
                     continue

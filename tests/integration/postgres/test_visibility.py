@@ -494,6 +494,29 @@ async def test_a_role_with_some_columns_is_asked_by_content(songs: Songs) -> Non
     assert await songs.seen(versions, anna) == {anna: {0}}
 
 
+async def test_a_grant_that_changes_before_rows_are_compared_withholds_nothing(
+    songs: Songs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The role may read all it is sent before and after: that it is granted anew in between is no refusal."""
+    songs.policy("auth.uid() = owner")
+    compare, granted = Visibility._compare, False
+
+    async def overtaken(self: Visibility, *args: Any) -> Any:
+        nonlocal granted
+        if not granted:
+            granted = True
+            songs.run(
+                "revoke select on songs from authenticated;"
+                " grant select (id, title, owner, secret) on songs to authenticated"
+            )
+        return await compare(self, *args)
+
+    monkeypatch.setattr(Visibility, "_compare", overtaken)
+    anna = claims(ANNA)
+    found = await songs.seen([songs.version(1, xid="3")], anna)
+    assert (granted, found, songs.visibility.denied_by_error) == (True, {anna: {0}}, 0)
+
+
 async def test_roles_are_asked_separately(songs: Songs) -> None:
     """One table, two roles, two answers."""
     songs.run(
