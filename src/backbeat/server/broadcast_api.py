@@ -28,6 +28,7 @@ from backbeat.errors import ProtocolError, Refusal, TokenRefused, Unavailable
 from backbeat.protocol import reasons
 from backbeat.protocol.codec import json_text
 from backbeat.protocol.messages import TOPIC_PREFIX, Event
+from backbeat.server.body import collect
 from backbeat.server.hub import TextDelivery, UserBroadcast
 from backbeat.server.openapi import document
 
@@ -518,12 +519,8 @@ async def _body(request: Request) -> bytes:
     Raises:
         BadRequest: it is too large; the rest is not read.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise reasons.HTTP_BODY_TOO_LARGE.refusal()
-    return bytes(body)
+    too_large = reasons.HTTP_BODY_TOO_LARGE.refusal()
+    return await collect(request.stream(), most=MAX_BODY_BYTES, too_large=too_large)
 
 
 def _check_json(body: bytes) -> None:

@@ -18,6 +18,7 @@ import structlog
 
 from backbeat.errors import ConfigurationError, TokenRefused
 from backbeat.protocol import reasons
+from backbeat.server.body import collect
 from backbeat.tokens.claims import TokenSource
 from backbeat.tokens.verifier import Verifier
 
@@ -311,12 +312,8 @@ class _Url:
     async def _body(self, response: httpx.Response) -> bytes:
         if response.status_code != httpx.codes.OK:
             raise _unusable(self.name, f"answered with status {response.status_code}")
-        data = bytearray()
-        async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > self._max_bytes:
-                raise _unusable(self.name, f"is larger than {self._max_bytes} bytes")
-        return bytes(data)
+        too_large = _unusable(self.name, f"is larger than {self._max_bytes} bytes")
+        return await collect(response.aiter_raw(), most=self._max_bytes, too_large=too_large)
 
     async def aclose(self) -> None:
         await self._client.aclose()

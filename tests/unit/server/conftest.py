@@ -244,6 +244,13 @@ class Server:
         """Connect a client."""
         return Client(self.realtime, vsn=vsn, apikey=apikey, path=path, headers=headers)
 
+    async def joined(self, vsn: str = "2.0.0", topic: str = "realtime:room", **config: Any) -> Client:
+        """Connect a client that has joined a topic and has nothing left to read."""
+        client = self.client(vsn)
+        client.join(topic, {"access_token": self.token(), "config": config})
+        assert (await client.settled())[0][4]["status"] == "ok"
+        return client
+
 
 @pytest.fixture
 async def start() -> AsyncIterator[Callable[..., Server]]:

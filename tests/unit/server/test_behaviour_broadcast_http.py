@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
-from tests.unit.server.conftest import SECRET, Client, Server
+from tests.unit.server.conftest import SECRET, Server
 
 from backbeat.postgres.authorize import Grants, Permissions
 from backbeat.server.broadcast_api import broadcast_routes
@@ -38,14 +38,6 @@ def http(server: Server, **headers: str) -> httpx.AsyncClient:
     )
 
 
-async def joined(server: Server, topic: str = "room", vsn: str = "2.0.0", **config: Any) -> Client:
-    """A client that has joined a topic and has nothing left to read."""
-    client = server.client(vsn)
-    client.join(f"realtime:{topic}", {"config": config, "access_token": server.token()})
-    assert (await client.settled())[0][4]["status"] == "ok"
-    return client
-
-
 def batch(*topics: str, private: bool = False) -> dict[str, Any]:
     """A message for each topic."""
     return {
@@ -59,8 +51,8 @@ def batch(*topics: str, private: bool = False) -> dict[str, Any]:
 @VERSIONS
 async def test_with_every_right_a_batch_reaches_every_topic(server: Server, vsn: str) -> None:
     """Public and private ones; there is nothing to say about it."""
-    listeners = [await joined(server, topic, vsn, private=True) for topic in ("a", "b")]
-    listeners.append(await joined(server, "a", vsn))
+    listeners = [await server.joined(vsn, f"realtime:{topic}", private=True) for topic in ("a", "b")]
+    listeners.append(await server.joined(vsn, "realtime:a"))
     messages = batch("a", "b", private=True)["messages"] + batch("a")["messages"]
     async with http(server) as caller:
         response = await caller.post(BATCH, json={"messages": messages})
@@ -70,7 +62,7 @@ async def test_with_every_right_a_batch_reaches_every_topic(server: Server, vsn:
 
 async def test_without_any_right_a_private_batch_reaches_nobody(server: Server) -> None:
     """The status is 202 all the same; every message is named."""
-    listeners = [await joined(server, topic, private=True) for topic in ("a", "b")]
+    listeners = [await server.joined(topic=f"realtime:{topic}", private=True) for topic in ("a", "b")]
     server.policies.answers |= {"a": READ_ONLY, "b": READ_ONLY}
     async with http(server) as caller:
         response = await caller.post(BATCH, json=batch("a", "b", private=True))
@@ -81,7 +73,7 @@ async def test_without_any_right_a_private_batch_reaches_nobody(server: Server) 
 
 async def test_a_single_private_message_that_is_refused_reaches_nobody(server: Server) -> None:
     """403, and silence in the channel."""
-    listener = await joined(server, private=True)
+    listener = await server.joined(private=True)
     server.policies.answers["room"] = READ_ONLY
     async with http(server) as caller:
         response = await caller.post(f"{SINGLE}?private=true", json={})
@@ -91,7 +83,7 @@ async def test_a_single_private_message_that_is_refused_reaches_nobody(server: S
 
 async def test_a_single_private_message_is_heard_in_the_private_channel_only(server: Server) -> None:
     """The public channel of that name is another room."""
-    public, private = await joined(server), await joined(server, private=True)
+    public, private = await server.joined(), await server.joined(private=True)
     async with http(server) as caller:
         await caller.post(f"{SINGLE}?private=true", json={})
     await asyncio.sleep(0)
@@ -112,7 +104,7 @@ async def test_a_public_message_asks_no_policy(server: Server) -> None:
 async def test_a_batch_larger_than_the_limit_is_refused(start: Callable[..., Server]) -> None:
     """With the text that says what to do; nobody hears any of it."""
     server = start(limits=LimitSettings(max_events_per_second=2))
-    listener = await joined(server)
+    listener = await server.joined()
     async with http(server) as caller:
         response = await caller.post(BATCH, json=batch(*["room"] * 100))
     text = "Too many messages to broadcast, please reduce the batch size"
@@ -144,7 +136,7 @@ async def test_messages_sent_by_others_leave_none_over_http(start: Callable[...,
 async def test_without_a_limit_any_batch_is_sent(start: Callable[..., Server]) -> None:
     """0 is no limit; a batch is still one write to each member."""
     server = start(limits=LimitSettings(max_events_per_second=0))
-    listener = await joined(server)
+    listener = await server.joined()
     async with http(server) as caller:
         response = await caller.post(BATCH, json=batch(*["room"] * 1000))
     assert response.status_code == 202
@@ -160,7 +152,7 @@ async def test_a_binary_message_has_the_same_size_limit(
 ) -> None:
     """To the byte; what is refused is not delivered."""
     server = start(max_payload_bytes=10)
-    listener = await joined(server)
+    listener = await server.joined()
     async with http(server, apikey=KEY, **{"content-type": "application/octet-stream"}) as caller:
         response = await caller.post(SINGLE, content=b"\xff" * size)
     assert response.status_code == status
@@ -256,7 +248,7 @@ async def test_what_succeeds_is_not_logged(server: Server) -> None:
 
 async def test_a_sender_with_a_socket_hears_its_own_http_message(server: Server) -> None:
     """A request belongs to no channel, so nobody is left out: `self` is about the socket."""
-    client = await joined(server, broadcast={"self": False})
+    client = await server.joined(broadcast={"self": False})
     async with http(server, authorization=f"Bearer {server.token()}") as caller:
         await caller.post(BATCH, json=batch("room"))
     assert len(await client.settled()) == 1
@@ -272,7 +264,7 @@ async def test_a_message_for_nobody_is_accepted(server: Server) -> None:
 
 async def test_bytes_have_no_metadata(server: Server) -> None:
     """Only stored messages have an id."""
-    client = await joined(server)
+    client = await server.joined()
     async with http(server, apikey=KEY, **{"content-type": "application/octet-stream"}) as caller:
         await caller.post(SINGLE, content=b"")
     await asyncio.sleep(0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
-from tests.unit.server.conftest import Client, Server
+from tests.unit.server.conftest import Server
 
 from backbeat.postgres.authorize import Permissions
 from backbeat.protocol import reasons
@@ -20,17 +19,9 @@ SONGS = {"event": "*", "schema": "public", "table": "songs"}
 VERSIONS = pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
 
 
-async def joined(server: Server, vsn: str = "2.0.0", **config: Any) -> Client:
-    """A client that has joined the room and has read what followed."""
-    client = server.client(vsn)
-    client.join(ROOM, {"access_token": server.token(), "config": config})
-    assert (await client.settled())[0][4]["status"] == "ok"
-    return client
-
-
 async def test_each_join_is_counted(server: Server) -> None:
     """Two sockets, and one of them twice."""
-    client, _ = await joined(server), await joined(server)
+    client, _ = await server.joined(), await server.joined()
     client.join(ROOM, ref="2")
     assert server.realtime.metrics.joins == 3
 
@@ -48,7 +39,7 @@ async def test_a_join_that_is_refused_is_counted_as_refused(server: Server) -> N
 @VERSIONS
 async def test_five_broadcasts_to_two_clients_are_fifteen_events(server: Server, vsn: str) -> None:
     """Five that were sent, and ten that were delivered, for the sender hears itself."""
-    sender, _ = await joined(server, vsn, broadcast={"self": True}), await joined(server, vsn)
+    sender, _ = await server.joined(vsn, broadcast={"self": True}), await server.joined(vsn)
     for number in range(5):
         sender.push(ROOM, "broadcast", {"n": number})
     await sender.settled()
@@ -58,7 +49,7 @@ async def test_five_broadcasts_to_two_clients_are_fifteen_events(server: Server,
 
 async def test_a_broadcast_over_http_is_counted_like_one_over_a_socket(server: Server) -> None:
     """One sent, one delivered."""
-    client = await joined(server)
+    client = await server.joined()
     app = Starlette(routes=broadcast_routes(server.realtime))
     headers = {"apikey": "sb_publishable_x"}
     transport = httpx.ASGITransport(app)
@@ -72,7 +63,7 @@ async def test_a_broadcast_over_http_is_counted_like_one_over_a_socket(server: S
 
 async def test_a_broadcast_that_is_refused_counts_nothing(server: Server) -> None:
     """Nothing was sent, nothing delivered."""
-    client, _ = await joined(server), await joined(server)
+    client, _ = await server.joined(), await server.joined()
     client.push(ROOM, "broadcast", "no object")
     await client.settled()
     metrics = server.realtime.metrics
@@ -81,7 +72,7 @@ async def test_a_broadcast_that_is_refused_counts_nothing(server: Server) -> Non
 
 async def test_a_broadcast_that_nobody_hears_is_not_delivered(server: Server) -> None:
     """It was sent, and that is all."""
-    sender = await joined(server)
+    sender = await server.joined()
     sender.push(ROOM, "broadcast", {"n": 1})
     await sender.settled()
     assert server.realtime.metrics.broadcasts == 1
@@ -90,7 +81,7 @@ async def test_a_broadcast_that_nobody_hears_is_not_delivered(server: Server) ->
 
 async def test_bytes_that_vsn_1_cannot_be_told_are_not_delivered(server: Server) -> None:
     """Only what was written counts."""
-    sender, _ = await joined(server), await joined(server, "1.0.0")
+    sender, _ = await server.joined(), await server.joined("1.0.0")
     sender.send(2, bytes((3, 1, 1, len(ROOM), 1, 0, 0)) + b"12" + ROOM.encode() + b"e" + b"\xff")
     await sender.settled()
     assert server.realtime.metrics.deliveries == 0
@@ -98,7 +89,7 @@ async def test_bytes_that_vsn_1_cannot_be_told_are_not_delivered(server: Server)
 
 async def test_presence_calls_are_counted(server: Server) -> None:
     """Two calls; the diffs they caused are deliveries, one for each who was told."""
-    client, _ = [await joined(server, presence={"enabled": True}) for _ in range(2)]
+    client, _ = [await server.joined(presence={"enabled": True}) for _ in range(2)]
     for event in ("track", "untrack"):
         client.push(ROOM, "presence", {"event": event})
     await client.settled()
@@ -109,7 +100,7 @@ async def test_presence_calls_are_counted(server: Server) -> None:
 async def test_a_subscription_that_is_refused_counts_no_change(server: Server) -> None:
     """It is counted as refused."""
     server.subscriptions.refuse_with = reasons.CHANGES_NO_TABLE.refusal(params="[table: nope]")
-    await joined(server, postgres_changes=[SONGS])
+    await server.joined(postgres_changes=[SONGS])
     assert server.realtime.metrics.changes_sent == 0
     assert server.realtime.metrics.refusals == {"RealtimeDisabledForConfiguration": 1}
 
@@ -119,7 +110,7 @@ async def test_bytes_are_counted_both_ways(server: Server, kind: str) -> None:
     """As many as the clients sent and received, whatever they were for."""
     event = kind.rpartition(" ")[2]
     private = kind.startswith("private")
-    client, listener = [await joined(server, private=private, presence={"enabled": True}) for _ in range(2)]
+    client, listener = [await server.joined(private=private, presence={"enabled": True}) for _ in range(2)]
     metrics = server.realtime.metrics
     read, written = metrics.bytes_in, metrics.bytes_out
     client.push(ROOM, event, {"event": "track", "payload": {}})
@@ -131,7 +122,7 @@ async def test_bytes_are_counted_both_ways(server: Server, kind: str) -> None:
 
 async def test_the_bytes_of_a_fan_out_are_those_that_were_written(server: Server) -> None:
     """To the byte: two members, each with the whole frame."""
-    sender, *listeners = [await joined(server) for _ in range(3)]
+    sender, *listeners = [await server.joined() for _ in range(3)]
     before = server.realtime.metrics.bytes_out
     sender.push(ROOM, "broadcast", {"n": 1})
     await sender.settled()

@@ -26,14 +26,6 @@ VERSIONS = pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
 PRIVACY = pytest.mark.parametrize("private", [False, True], ids=["public", "private"])
 
 
-async def joined(server: Server, vsn: str = "2.0.0", topic: str = ROOM, **config: Any) -> Client:
-    """A client that has joined and has read what followed."""
-    client = server.client(vsn)
-    client.join(topic, {"access_token": server.token(), "config": config})
-    assert (await client.settled())[0][4]["status"] == "ok"
-    return client
-
-
 def presence(client: Client, event: str, *, ref: str = "2", **rest: object) -> None:
     """Send a presence message."""
     client.push(ROOM, "presence", {"type": "presence", "event": event} | rest, ref=ref)
@@ -73,14 +65,14 @@ async def test_no_state_comes_where_presence_is_off(server: Server, vsn: str, pr
 
 async def test_public_channels_hear_diffs_although_presence_is_off(server: Server) -> None:
     """As clients of the original are used to."""
-    tracker, listener = await joined(server, **ON), await joined(server)
+    tracker, listener = await server.joined(**ON), await server.joined()
     presence(tracker, "track")
     assert events(await listener.settled()) == ["presence_diff"]
 
 
 async def test_private_channels_hear_no_diffs_while_presence_is_off(server: Server) -> None:
     """The policies were not asked whether they may."""
-    tracker, listener = await joined(server, private=True, **ON), await joined(server, private=True)
+    tracker, listener = await server.joined(private=True, **ON), await server.joined(private=True)
     presence(tracker, "track")
     assert await listener.settled() == []
 
@@ -89,7 +81,7 @@ async def test_private_channels_hear_no_diffs_while_presence_is_off(server: Serv
 @PRIVACY
 async def test_the_first_track_turns_presence_on(server: Server, vsn: str, private: bool) -> None:
     """State, diff, answer; from then on diffs of others arrive."""
-    client, other = await joined(server, vsn, private=private), await joined(server, private=private, **ON)
+    client, other = await server.joined(vsn, private=private), await server.joined(private=private, **ON)
     presence(client, "track")
     assert events(await client.settled()) == ["presence_state", "presence_diff", "phx_reply"]
     presence(other, "track")
@@ -98,7 +90,7 @@ async def test_the_first_track_turns_presence_on(server: Server, vsn: str, priva
 
 async def test_a_track_without_a_payload_tracks_an_empty_object(server: Server) -> None:
     """Nothing but the ref is in the meta."""
-    client = await joined(server, **ON)
+    client = await server.joined(**ON)
     presence(client, "track")
     (meta,) = (await client.settled())[0][4]["joins"]["eric"]["metas"]
     assert list(meta) == ["phx_ref"]
@@ -106,7 +98,7 @@ async def test_a_track_without_a_payload_tracks_an_empty_object(server: Server) 
 
 async def test_what_was_untracked_can_be_tracked_again(server: Server) -> None:
     """The same object joins, leaves and joins, the last time without a former ref."""
-    client = await joined(server, **ON)
+    client = await server.joined(**ON)
     for event in ("track", "untrack", "track"):
         presence(client, event, payload={"plays": "bass"})
     diffs = [message[4] for message in await client.settled() if message[3] == "presence_diff"]
@@ -119,7 +111,7 @@ async def test_what_was_untracked_can_be_tracked_again(server: Server) -> None:
 @pytest.mark.parametrize("event", ["TRACK", "Track"])
 async def test_the_case_of_an_event_does_not_matter(server: Server, event: str) -> None:
     """Clients of the original write it as they like."""
-    client = await joined(server, **ON)
+    client = await server.joined(**ON)
     presence(client, event)
     assert events(await client.settled()) == ["presence_diff", "phx_reply"]
 
@@ -133,7 +125,7 @@ async def test_where_presence_is_off_other_events_are_answered_and_ignored(
     server: Server, event: str, private: bool
 ) -> None:
     """Ok, and nothing else."""
-    client = await joined(server, private=private)
+    client = await server.joined(private=private)
     presence(client, event)
     assert [message[3:] for message in await client.settled()] == [["phx_reply", OK]]
 
@@ -141,10 +133,10 @@ async def test_where_presence_is_off_other_events_are_answered_and_ignored(
 @pytest.mark.parametrize("event", ["untrack", "dance"])
 async def test_only_a_track_turns_presence_on(server: Server, event: str) -> None:
     """After anything else, a private channel hears no diff, and no policy was asked."""
-    client = await joined(server, private=True)
+    client = await server.joined(private=True)
     presence(client, event)
     await client.settled()
-    tracker = await joined(server, private=True, **ON)
+    tracker = await server.joined(private=True, **ON)
     presence(tracker, "track")
     assert await client.settled() == []
     assert len(server.policies.asked) == 2
@@ -156,9 +148,9 @@ async def test_only_a_track_turns_presence_on(server: Server, event: str) -> Non
 async def test_who_may_use_presence_only_joins_tracks_and_hears_no_broadcast(server: Server) -> None:
     """Rights are given for each extension apart."""
     server.policies.answers["room"] = Permissions(PRESENCE, PRESENCE)
-    client = await joined(server, private=True, **ON)
+    client = await server.joined(private=True, **ON)
     server.policies.answers.clear()
-    sender = await joined(server, private=True)
+    sender = await server.joined(private=True)
     sender.push(ROOM, "broadcast", {"n": 1})
     presence(client, "track")
     assert events(await client.settled()) == ["presence_diff", "phx_reply"]
@@ -166,7 +158,7 @@ async def test_who_may_use_presence_only_joins_tracks_and_hears_no_broadcast(ser
 
 async def test_who_may_only_see_presence_gets_the_state(server: Server) -> None:
     """With whoever is there."""
-    tracker = await joined(server, private=True, **ON)
+    tracker = await server.joined(private=True, **ON)
     presence(tracker, "track")
     server.policies.answers["room"] = Permissions(PRESENCE, NONE)
     client = server.client()
@@ -176,9 +168,9 @@ async def test_who_may_only_see_presence_gets_the_state(server: Server) -> None:
 
 async def test_who_may_only_see_presence_gets_the_diffs(server: Server) -> None:
     """Of those who may track."""
-    tracker = await joined(server, private=True, **ON)
+    tracker = await server.joined(private=True, **ON)
     server.policies.answers["room"] = Permissions(PRESENCE, NONE)
-    client = await joined(server, private=True, **ON)
+    client = await server.joined(private=True, **ON)
     presence(tracker, "track")
     assert events(await client.settled()) == ["presence_diff"]
 
@@ -186,7 +178,7 @@ async def test_who_may_only_see_presence_gets_the_diffs(server: Server) -> None:
 async def test_who_may_only_see_presence_cannot_track(server: Server) -> None:
     """It is refused, nobody hears of it, and the channel lives."""
     server.policies.answers["room"] = Permissions(PRESENCE, NONE)
-    client, other = [await joined(server, private=True, **ON) for _ in range(2)]
+    client, other = [await server.joined(private=True, **ON) for _ in range(2)]
     presence(client, "track")
     assert [message[4]["status"] for message in await client.settled()] == ["error"]
     assert await other.settled() == []
@@ -205,12 +197,12 @@ async def test_who_may_not_see_presence_gets_no_state(server: Server) -> None:
 async def test_who_may_not_see_presence_gets_no_diffs(server: Server, when: str) -> None:
     """Whether it asked for presence at the join, or by tracking."""
     server.policies.answers["room"] = Permissions(BROADCAST, BROADCAST)
-    client = await joined(server, private=True, presence={"enabled": when == "join"})
+    client = await server.joined(private=True, presence={"enabled": when == "join"})
     if when == "track":
         presence(client, "track")
         await client.settled()
     server.policies.answers.clear()
-    tracker = await joined(server, private=True, **ON)
+    tracker = await server.joined(private=True, **ON)
     presence(tracker, "track")
     assert await client.settled() == []
 
@@ -219,7 +211,7 @@ async def test_who_may_not_see_presence_gets_no_diffs(server: Server, when: str)
 async def test_policies_are_asked_once_however_often_it_is_tracked(server: Server, write: Grants) -> None:
     """The answer of the join holds until there is another token."""
     server.policies.answers["room"] = Permissions(BOTH, write)
-    client = await joined(server, private=True, **ON)
+    client = await server.joined(private=True, **ON)
     for number in range(3):
         presence(client, "track", payload={"n": number})
     await client.settled()
@@ -230,7 +222,7 @@ async def test_policies_are_asked_once_however_often_it_is_tracked(server: Serve
 async def test_a_late_question_is_asked_once_as_well(server: Server, write: Grants) -> None:
     """Once at the join, once for the track that turned presence on, and no more."""
     server.policies.answers["room"] = Permissions(BOTH, write)
-    client = await joined(server, private=True)
+    client = await server.joined(private=True)
     for number in range(3):
         presence(client, "track", payload={"n": number})
     await client.settled()
@@ -239,7 +231,7 @@ async def test_a_late_question_is_asked_once_as_well(server: Server, write: Gran
 
 async def test_presence_on_a_public_channel_asks_no_policy(server: Server) -> None:
     """Everybody may see and track."""
-    client = await joined(server, **ON)
+    client = await server.joined(**ON)
     presence(client, "track")
     await client.settled()
     assert server.policies.asked == []
@@ -248,7 +240,7 @@ async def test_presence_on_a_public_channel_asks_no_policy(server: Server) -> No
 @VERSIONS
 async def test_a_database_that_gives_no_answer_refuses_the_track(server: Server, vsn: str) -> None:
     """The reply says why."""
-    client = await joined(server, vsn, private=True)
+    client = await server.joined(vsn, private=True)
     server.policies.answers["room"] = reasons.POOL_EXHAUSTED.refusal(topic="room")
     presence(client, "track")
     refused = {"status": "error", "response": {"reason": "Please increase your connection pool size"}}
@@ -257,7 +249,7 @@ async def test_a_database_that_gives_no_answer_refuses_the_track(server: Server,
 
 async def test_a_track_that_got_no_answer_can_be_repeated(server: Server) -> None:
     """The channel lives, and the policies are asked again."""
-    client = await joined(server, private=True)
+    client = await server.joined(private=True)
     server.policies.answers["room"] = reasons.POOL_EXHAUSTED.refusal(topic="room")
     presence(client, "track")
     await client.settled()
@@ -268,10 +260,10 @@ async def test_a_track_that_got_no_answer_can_be_repeated(server: Server) -> Non
 
 async def test_public_presence_does_not_notice_an_exhausted_pool(server: Server) -> None:
     """While a private track waits for a connection, a public one is answered."""
-    private = await joined(server, private=True)
+    private = await server.joined(private=True)
     server.policies.open.clear()
     presence(private, "track")
-    public = await joined(server, **ON)
+    public = await server.joined(**ON)
     presence(public, "track")
     assert events(await public.settled()) == ["presence_diff", "phx_reply"]
     assert await private.settled() == []
@@ -281,7 +273,7 @@ async def test_a_policy_that_fails_refuses_the_track(server: Server) -> None:
     """The reply has the refusal that the failure was given; the channel lives."""
     failed = reasons.POLICY_FAILED.refusal(topic="room")
     server.policies.answers["room"] = replace(Permissions(BOTH, NONE), write_refusal=failed)
-    client = await joined(server, private=True, **ON)
+    client = await server.joined(private=True, **ON)
     presence(client, "track")
     (reply,) = await client.settled()
     assert reply[4] == {"status": "error", "response": {"reason": failed.message}}
@@ -293,14 +285,14 @@ async def test_a_policy_that_fails_refuses_the_track(server: Server) -> None:
 
 async def test_an_unknown_event_is_counted_by_its_code(server: Server) -> None:
     """An operator sees that clients send what is not understood."""
-    client = await joined(server, **ON)
+    client = await server.joined(**ON)
     presence(client, "dance")
     assert server.realtime.metrics.refusals == {"UnknownPresenceEvent": 1}
 
 
 async def test_a_message_without_an_event_is_answered(server: Server) -> None:
     """Ok, and nothing else."""
-    client = await joined(server, **ON)
+    client = await server.joined(**ON)
     client.push(ROOM, "presence", {"type": "presence"})
     assert [message[3:] for message in await client.settled()] == [["phx_reply", OK]]
 
@@ -309,7 +301,7 @@ async def test_a_message_without_an_event_is_answered(server: Server) -> None:
 @pytest.mark.parametrize("payload", ["bass", 5, None, ["bass"], True])
 async def test_what_is_no_object_is_not_tracked(server: Server, vsn: str, payload: object) -> None:
     """The reply says so, nobody hears of it, and the channel lives."""
-    client = await joined(server, vsn, **ON)
+    client = await server.joined(vsn, **ON)
     presence(client, "track", payload=payload)
     text = "Presence track payload must be a map"
     refused = {"status": "error", "response": {"reason": text}}
@@ -324,7 +316,7 @@ async def test_a_large_payload_ends_the_channel(
 ) -> None:
     """With its reason; what was tracked before leaves."""
     server = start(max_payload_bytes=200)
-    client, other = [await joined(server, vsn, private=private, **ON) for _ in range(2)]
+    client, other = [await server.joined(vsn, private=private, **ON) for _ in range(2)]
     presence(client, "track", payload={"n": 1})
     await client.settled()
     await other.settled()
@@ -337,7 +329,7 @@ async def test_a_large_payload_ends_the_channel(
 
 async def test_presence_limits_of_two_sockets_are_apart(server: Server) -> None:
     """What one uses up, the other has."""
-    first, second = await joined(server, **ON), await joined(server, **ON)
+    first, second = await server.joined(**ON), await server.joined(**ON)
     for _ in range(6):
         presence(first, "track")
     await second.settled()
@@ -348,7 +340,7 @@ async def test_presence_limits_of_two_sockets_are_apart(server: Server) -> None:
 async def test_the_number_of_presence_messages_is_a_setting(start: Callable[..., Server]) -> None:
     """One more ends the channel."""
     server = start(limits=LimitSettings(max_client_presence_events_per_window=2))
-    client = await joined(server, **ON)
+    client = await server.joined(**ON)
     for event in ("track", "untrack", "track"):
         presence(client, event)
     messages = await client.settled()
@@ -362,7 +354,7 @@ async def test_the_window_of_presence_messages_is_a_setting(
     """When it has passed, all of them are there again."""
     limits = LimitSettings(max_client_presence_events_per_window=1, client_presence_window_ms=2000)
     server = start(limits=limits)
-    client = await joined(server, **ON)
+    client = await server.joined(**ON)
     presence(client, "track")
     later = server.realtime.loop.time() + 2.5
     with monkeypatch.context() as patched:
@@ -375,7 +367,7 @@ async def test_seeing_presence_uses_up_no_limit(start: Callable[..., Server]) ->
     """However many diffs arrive, who listens may track (limits are on what somebody does)."""
     limits = LimitSettings(max_presence_events_per_second=20, max_client_presence_events_per_window=0)
     server = start(limits=limits)
-    listener, tracker = await joined(server, **ON), await joined(server, **ON)
+    listener, tracker = await server.joined(**ON), await server.joined(**ON)
     for number in range(30):
         presence(tracker, "track", payload={"n": number})
     await listener.settled()

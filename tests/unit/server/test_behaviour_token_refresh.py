@@ -41,14 +41,6 @@ def shutdown(messages: list[list[Any]]) -> str:
     return str(system[4]["message"])
 
 
-async def joined(server: Any, vsn: str = "2.0.0", **config: Any) -> Any:
-    """A client on the channel, with a token of its own."""
-    client = server.client(vsn)
-    client.join(ROOM, {"access_token": server.token(), "config": config})
-    assert (await client.settled())[0][4]["status"] == "ok"
-    return client
-
-
 # What is not looked at --------------------------------------------------------------------------------------
 
 
@@ -56,7 +48,7 @@ async def joined(server: Any, vsn: str = "2.0.0", **config: Any) -> Any:
 async def test_on_a_public_channel_no_policy_is_asked(server: Any, vsn: str) -> None:
     """There, everybody may do everything, whatever the token."""
     server.policies.answers["room"] = Permissions.none()
-    client = await joined(server, vsn)
+    client = await server.joined(vsn)
     refresh(client, server.token(sub="u2", role="nobody"))
     assert await client.settled() == []
     assert server.policies.asked == []
@@ -77,7 +69,7 @@ async def test_the_same_token_again_is_not_asked_about(server: Any) -> None:
 @pytest.mark.parametrize("payload", [{}, {"access_token": 5}, {"access_token": {"token": "a"}}, [], "a.b.c"])
 async def test_what_carries_no_token_is_an_unknown_event(server: Any, vsn: str, payload: object) -> None:
     """Counted, not answered, and the channel keeps its token."""
-    client = await joined(server, vsn)
+    client = await server.joined(vsn)
     client.push(ROOM, "access_token", payload)
     assert await client.settled() == []
     assert server.realtime.metrics.unknown_events == 1
@@ -87,7 +79,7 @@ async def test_what_carries_no_token_is_an_unknown_event(server: Any, vsn: str, 
 @pytest.mark.parametrize("value", ["sb_publishable_x", None])
 async def test_an_ignored_token_does_not_extend_the_old_one(server: Any, vsn: str, value: object) -> None:
     """The channel ends when the token ends that it has."""
-    client = await joined(server, vsn)
+    client = await server.joined(vsn)
     refresh(client, value)
     server.clock.now += 60
     client.socket.channels[ROOM]._check_expiry()
@@ -113,7 +105,7 @@ async def test_a_bad_token_ends_the_channel(
     server: Any, vsn: str, private: bool, claims: dict[str, Any], text: str
 ) -> None:
     """Private or not: nobody goes on in the name of a token that is refused."""
-    client = await joined(server, vsn, private=private)
+    client = await server.joined(vsn, private=private)
     refresh(client, server.token(**claims))
     assert shutdown(client.messages()) == text
 
@@ -122,7 +114,7 @@ async def test_a_bad_token_ends_the_channel(
 @pytest.mark.parametrize("token", ["", " ", "a.b.c", "null"])
 async def test_what_is_no_token_ends_the_channel(server: Any, vsn: str, token: str) -> None:
     """An empty text is not null: it was meant as a token."""
-    client = await joined(server, vsn)
+    client = await server.joined(vsn)
     refresh(client, token)
     assert shutdown(client.messages()) == "The token provided is not a valid JWT"
 
@@ -133,7 +125,7 @@ async def test_an_unknown_signing_key_is_named(server: Any, tmp_path: Path) -> N
     path.write_text('{"keys":[]}')
     keyring = server.realtime.keyring = Keyring(SECRET, source=str(path))
     await keyring.start()
-    client = await joined(server)
+    client = await server.joined()
     claims = {"role": "authenticated", "exp": int(server.clock.now) + 60}
     signing = ec.generate_private_key(ec.SECP256R1())
     refresh(client, jwt.encode(claims, signing, algorithm="ES256", headers={"kid": "k9"}))
@@ -154,7 +146,7 @@ async def test_an_unknown_signing_key_is_named(server: Any, tmp_path: Path) -> N
 )
 async def test_each_join_of_a_socket_is_looked_at_for_itself(server: Any, change: Any, text: str) -> None:
     """A token that was good for the first channel says nothing about the second; the first stays."""
-    client = await joined(server)
+    client = await server.joined()
     token = change if isinstance(change, str) else server.token(**change)
     client.join("realtime:second", {"access_token": token, "config": {}}, ref="2")
     (reply,) = client.messages()
@@ -183,7 +175,7 @@ async def test_a_right_to_read_that_is_gone_ends_the_channel(
 ) -> None:
     """Whichever it is, and even if another one was granted instead."""
     server.policies.answers["room"] = Permissions(before, BOTH)
-    client = await joined(server, vsn, private=True, presence={"enabled": True})
+    client = await server.joined(vsn, private=True, presence={"enabled": True})
     server.policies.answers["room"] = Permissions(after, BOTH)
     refresh(client, server.token(sub="u2"))
     assert shutdown(await client.settled()) == text
@@ -199,7 +191,7 @@ async def test_a_channel_whose_rights_remain_stays(
 ) -> None:
     """Nothing is said about it."""
     server.policies.answers["room"] = Permissions(before, BOTH)
-    client = await joined(server, vsn, private=True, presence={"enabled": True})
+    client = await server.joined(vsn, private=True, presence={"enabled": True})
     server.policies.answers["room"] = Permissions(after, BOTH)
     refresh(client, server.token(sub="u2"))
     assert await client.settled() == []
@@ -209,7 +201,7 @@ async def test_a_channel_whose_rights_remain_stays(
 @VERSIONS
 async def test_what_may_be_sent_changes_with_the_token(server: Any, vsn: str) -> None:
     """The channel stays, for it may still be read; the next broadcast is refused."""
-    client = await joined(server, vsn, private=True, broadcast={"ack": True})
+    client = await server.joined(vsn, private=True, broadcast={"ack": True})
     server.policies.answers["room"] = Permissions(BOTH, NEITHER)
     refresh(client, server.token(sub="u2"))
     await client.settled()
@@ -221,7 +213,7 @@ async def test_what_may_be_sent_changes_with_the_token(server: Any, vsn: str) ->
 
 async def test_what_was_sent_behind_a_token_is_judged_by_it(server: Any) -> None:
     """A broadcast waits until the policies have answered for the new token."""
-    client = await joined(server, private=True, broadcast={"ack": True})
+    client = await server.joined(private=True, broadcast={"ack": True})
     server.policies.answers["room"] = Permissions(BOTH, NEITHER)
     server.policies.open.clear()
     refresh(client, server.token(sub="u2"))
@@ -247,7 +239,7 @@ async def test_a_database_that_gives_no_answer_ends_the_channel(
     server: Any, vsn: str, why: reasons.Reason
 ) -> None:
     """Nobody goes on without permissions; the text is the one of a join, without its code."""
-    client = await joined(server, vsn, private=True)
+    client = await server.joined(vsn, private=True)
     server.policies.answers["room"] = why.refusal(topic="room")
     refresh(client, server.token(sub="u2"))
     assert shutdown(await client.settled()) == why.text.format(topic="room")
@@ -255,7 +247,7 @@ async def test_a_database_that_gives_no_answer_ends_the_channel(
 
 async def test_a_failure_of_ours_costs_the_channel(server: Any) -> None:
     """The client hears `phx_error`, and joins again by itself."""
-    client = await joined(server, private=True)
+    client = await server.joined(private=True)
     server.policies.answers["room"] = RuntimeError("a typo")
     refresh(client, server.token(sub="u2"))
     with capture_logs():
@@ -292,7 +284,7 @@ async def test_a_far_expiry_is_looked_at_again_and_again(server: Any) -> None:
 
 async def test_a_new_token_moves_the_end(server: Any) -> None:
     """The old token's end means nothing any more."""
-    client = await joined(server)
+    client = await server.joined()
     refresh(client, server.token(exp=int(server.clock.now) + 120))
     server.clock.now += 61
     client.socket.channels[ROOM]._check_expiry()

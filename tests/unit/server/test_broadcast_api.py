@@ -36,14 +36,6 @@ def http(server: Server, limiter: Limiter | None = None, **headers: str) -> http
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server", headers=chosen)
 
 
-async def joined(server: Server, topic: str = "room", vsn: str = "2.0.0", **config: Any) -> Client:
-    """A client that has joined a topic and has nothing left to read."""
-    client = server.client(vsn)
-    client.join(f"realtime:{topic}", {"config": config, "access_token": server.token()})
-    assert (await client.settled())[0][4]["status"] == "ok"
-    return client
-
-
 async def heard(client: Client) -> list[dict[str, Any]]:
     """The payloads of the text messages that arrived."""
     return [message[4] for message in await client.settled()]
@@ -78,7 +70,7 @@ class Budget:
 @pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
 async def test_a_batch_reaches_every_version_as_text(server: Server, vsn: str) -> None:
     """Event, payload and type are in the payload; there is no meta without an id."""
-    client = await joined(server, vsn=vsn)
+    client = await server.joined(vsn=vsn)
     async with http(server) as caller:
         response = await caller.post("/api/broadcast", json={"messages": [message(payload={"n": 1})]})
     assert (response.status_code, response.content) == (202, b"")
@@ -89,7 +81,7 @@ async def test_a_batch_reaches_every_version_as_text(server: Server, vsn: str) -
 
 async def test_the_gateway_path_is_the_same(server: Server) -> None:
     """A client derives `/realtime/v1/api/broadcast` from its socket URL, with the key in the query."""
-    client = await joined(server)
+    client = await server.joined()
     async with http(server) as caller:
         await caller.post("/realtime/v1/api/broadcast?apikey=x&vsn=2.0.0", json={"messages": [message()]})
     assert len(await heard(client)) == 1
@@ -97,7 +89,7 @@ async def test_the_gateway_path_is_the_same(server: Server) -> None:
 
 async def test_an_id_becomes_meta(server: Server) -> None:
     """Receivers find the id of a message where they find those of stored ones."""
-    client = await joined(server)
+    client = await server.joined()
     async with http(server) as caller:
         await caller.post("/api/broadcast", json={"messages": [message(id="m-1")]})
     assert (await heard(client))[0]["meta"] == {"id": "m-1"}
@@ -105,7 +97,7 @@ async def test_an_id_becomes_meta(server: Server) -> None:
 
 async def test_a_batch_keeps_its_order(server: Server) -> None:
     """Messages for one topic arrive in the order of the batch."""
-    client = await joined(server)
+    client = await server.joined()
     batch = [message(event=str(number)) for number in range(5)]
     async with http(server) as caller:
         await caller.post("/api/broadcast", json={"messages": batch})
@@ -114,7 +106,7 @@ async def test_a_batch_keeps_its_order(server: Server) -> None:
 
 async def test_public_and_private_rooms_are_apart(server: Server) -> None:
     """A private message is heard in the private channel of that name only."""
-    public, private = await joined(server), await joined(server, private=True)
+    public, private = await server.joined(), await server.joined(private=True)
     async with http(server) as caller:
         batch = [message(event="open"), message(event="closed", private=True)]
         await caller.post("/api/broadcast", json={"messages": batch})
@@ -125,7 +117,7 @@ async def test_public_and_private_rooms_are_apart(server: Server) -> None:
 async def test_what_a_policy_refuses_is_named(server: Server) -> None:
     """The status stays 202, the rest is sent, and the answer says which message was refused, and why."""
     server.policies.answers["no"] = READ_ONLY
-    client = await joined(server, private=True)
+    client = await server.joined(private=True)
     batch = [message("no", private=True), message(private=True), message("no")]
     async with http(server) as caller:
         response = await caller.post("/api/broadcast", json={"messages": batch})
@@ -165,7 +157,7 @@ async def test_an_absent_database_is_asked_once(server: Server) -> None:
 async def test_a_failing_policy_costs_its_topic(server: Server) -> None:
     """Other topics of the batch are asked about and sent to."""
     server.policies.answers["a"] = reasons.POLICY_FAILED.refusal(topic="a")
-    client = await joined(server, "b", private=True)
+    client = await server.joined(topic="realtime:b", private=True)
     async with http(server) as caller:
         batch = [message("a", private=True), message("b", private=True)]
         await caller.post("/api/broadcast", json={"messages": batch})
@@ -206,7 +198,7 @@ async def test_a_batch_that_makes_no_sense_is_not_sent(
 ) -> None:
     """One object for each message says what is wrong with it; the good ones are not sent either."""
     server = start(max_payload_bytes=100)
-    client = await joined(server)
+    client = await server.joined()
     async with http(server) as caller:
         response = await caller.post("/api/broadcast", json=body)
     assert (response.status_code, response.json()) == (422, {"errors": {"messages": errors}})
@@ -225,7 +217,7 @@ async def test_an_empty_batch_body_has_no_messages(server: Server) -> None:
 
 async def test_a_json_message_arrives_binary_or_as_text(server: Server) -> None:
     """Version 2 receives the payload untouched behind a header; version 1 an object around it."""
-    new, old = await joined(server, vsn="2.0.0"), await joined(server, vsn="1.0.0")
+    new, old = await server.joined(vsn="2.0.0"), await server.joined(vsn="1.0.0")
     async with http(server) as caller:
         response = await caller.post(
             "/api/broadcast/room/events/hi",
@@ -240,7 +232,7 @@ async def test_a_json_message_arrives_binary_or_as_text(server: Server) -> None:
 
 async def test_bytes_arrive_as_bytes(server: Server) -> None:
     """Whatever they are; a version 1 client cannot receive them."""
-    new, old = await joined(server, vsn="2.0.0"), await joined(server, vsn="1.0.0")
+    new, old = await server.joined(vsn="2.0.0"), await server.joined(vsn="1.0.0")
     async with http(server) as caller:
         await caller.post(
             "/api/broadcast/room/events/hi",
@@ -266,7 +258,7 @@ async def test_a_payload_is_passed_on_as_it_is(
     server: Server, content_type: str | None, body: bytes, payload: bytes
 ) -> None:
     """Nothing is wrapped and no key is looked at; without a content type the payload is empty."""
-    client = await joined(server)
+    client = await server.joined()
     headers = {"content-type": content_type} if content_type else {}
     async with http(server) as caller:
         response = await caller.post("/api/broadcast/room/events/e", content=body, headers=headers)
@@ -278,7 +270,7 @@ async def test_a_payload_is_passed_on_as_it_is(
 @pytest.mark.parametrize("topic", ["a/b", "a:b:c", "ä ?#%", "events/events"])
 async def test_any_topic_can_be_written_in_a_path(server: Server, topic: str) -> None:
     """Percent-encoded, slashes included, as `encodeURIComponent` does."""
-    client = await joined(server, topic)
+    client = await server.joined(topic=f"realtime:{topic}")
     encoded = "".join(f"%{byte:02X}" for byte in topic.encode())
     async with http(server) as caller:
         response = await caller.post(f"/realtime/v1/api/broadcast/{encoded}/events/e", json={})
@@ -305,7 +297,7 @@ async def test_the_query_makes_a_message_private(server: Server, value: str, pri
 
 async def test_an_unclear_query_does_not_make_a_message_public(server: Server) -> None:
     """What is neither true nor false is refused."""
-    client = await joined(server)
+    client = await server.joined()
     async with http(server) as caller:
         response = await caller.post("/api/broadcast/room/events/e?private=yes", json={})
     assert (response.status_code, response.json()) == (422, {"errors": {"private": ["is invalid"]}})
@@ -378,7 +370,7 @@ async def test_without_a_good_token_nothing_is_sent(
     server: Server, path: str, apikey: str, authorization: str
 ) -> None:
     """A bad token is not replaced by the key beside it, and one without a space is no failure."""
-    client = await joined(server)
+    client = await server.joined()
     headers = {"apikey": apikey, "authorization": authorization}
     sent = [(name.encode(), value.encode("latin-1")) for name, value in headers.items() if value]
     async with http(server, apikey="") as caller:
@@ -611,7 +603,7 @@ async def test_too_many_requests_are_refused_before_the_token(server: Server) ->
 async def test_too_many_messages_are_refused(server: Server) -> None:
     """Nothing of the batch is sent, and no policy is asked."""
     budget = Budget(messages=reasons.HTTP_BATCH_LIMIT)
-    client = await joined(server)
+    client = await server.joined()
     async with http(server, budget) as caller:
         response = await caller.post("/api/broadcast", json={"messages": [message(), message(private=True)]})
     assert response.status_code == 429
@@ -842,7 +834,7 @@ def test_no_request_breaks_anything(attempts: list[httpx.Request]) -> None:
 
     async def scenario() -> None:
         async with fuzzed() as (server, caller):
-            client = await joined(server)
+            client = await server.joined()
             for number, attempt in enumerate(attempts):
                 response = await caller.send(attempt)
                 assert response.status_code < 500

@@ -31,6 +31,7 @@ from backbeat.local.auth.service import Service
 from backbeat.local.auth.sessions import LogoutScope, Subject, subject_of
 from backbeat.local.caller import caller
 from backbeat.protocol import reasons
+from backbeat.server.body import collect
 from backbeat.tokens.claims import TokenSource
 
 if TYPE_CHECKING:
@@ -274,12 +275,8 @@ def page_links(page: int, per_page: int, total: int) -> str:
 
 async def _body(request: Request) -> bytes:
     """Read the body, and no more than may be sent."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise errors.BODY_TOO_LARGE.refusal(most=MAX_BODY_BYTES)
-    return bytes(body)
+    too_large = errors.BODY_TOO_LARGE.refusal(most=MAX_BODY_BYTES)
+    return await collect(request.stream(), most=MAX_BODY_BYTES, too_large=too_large)
 
 
 def _count(request: Request, name: str, *, default: int) -> int:

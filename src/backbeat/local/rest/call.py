@@ -12,6 +12,7 @@ from backbeat.local.rest import errors
 from backbeat.local.rest.grammar import pairs_of
 from backbeat.local.rest.media import Media, negotiate
 from backbeat.local.rest.preferences import Preferences
+from backbeat.server.body import collect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,13 +118,9 @@ class Call:
 
 
 async def _body(request: Request) -> bytes:
-    body = bytearray()
+    too_large = errors.bad_body(f"The body is larger than {MAX_BODY_BYTES} bytes", status=413)
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise errors.bad_body(f"The body is larger than {MAX_BODY_BYTES} bytes", status=413)
+        return await collect(request.stream(), most=MAX_BODY_BYTES, too_large=too_large)
     except ClientDisconnect as error:
         # Nobody is left to read the answer; without one, the server would log a crash.
         raise errors.bad_body("The body ended early") from error
-    return bytes(body)
