@@ -269,6 +269,19 @@ async def rows(table: Table, values: Sequence[object]) -> list[bytes | None]:
     return [None if text is None else text.encode() for (text,) in await cursor.fetchall()]
 
 
+async def places(
+    table: Table, texts: Sequence[bytes | None], compared: Sequence[Comparison]
+) -> set[tuple[int, int]]:
+    """Which texts match which comparisons, both counted from one."""
+    pairs = {
+        (v, o): (comparison, text)
+        for v, text in enumerate(texts, 1)
+        for o, comparison in enumerate(compared, 1)
+    }
+    accepted = await table.decide(list(pairs.values()))
+    return {place for place, pair in pairs.items() if pair in accepted}
+
+
 @pytest.mark.parametrize("type_", VALUES)
 async def test_every_comparison_is_that_of_postgres(table: Table, type_: LiteralString) -> None:
     """For all pairs of values, every operator, negated or not; and what Postgres cannot do is refused."""
@@ -289,17 +302,7 @@ async def test_every_comparison_is_that_of_postgres(table: Table, type_: Literal
             expected = {(v, o) for v, o, holds in found if holds is not None and holds is not negated}
             operands = [text.decode() for text in texts if text is not None]
             compared = await table.prepare(*(written(operator, each, negated=negated) for each in operands))
-            pairs = {
-                (v, o): (comparison, text)
-                for v, text in enumerate(texts, 1)
-                for o, comparison in enumerate(compared, 1)
-            }
-            accepted = await table.decide(list(pairs.values()))
-            assert {place for place, pair in pairs.items() if pair in accepted} == expected, (
-                operator,
-                negated,
-                count,
-            )
+            assert await places(table, texts, compared) == expected, (operator, negated, count)
 
 
 PATTERNS = [
@@ -350,16 +353,7 @@ async def test_every_match_is_that_of_postgres(table: Table, type_: LiteralStrin
         for negated in (False, True):
             expected = {(v, o) for v, o, holds in found if holds is not None and holds is not negated}
             compared = await table.prepare(*(written(operator, each, negated=negated) for each in PATTERNS))
-            pairs = {
-                (v, o): (comparison, text)
-                for v, text in enumerate(texts, 1)
-                for o, comparison in enumerate(compared, 1)
-            }
-            accepted = await table.decide(list(pairs.values()))
-            assert {place for place, pair in pairs.items() if pair in accepted} == expected, (
-                operator,
-                negated,
-            )
+            assert await places(table, texts, compared) == expected, (operator, negated)
 
 
 @pytest.mark.parametrize(
