@@ -88,6 +88,7 @@ create table "everybody" (id bigint primary key, owner uuid, room int, body text
 create table "own rows" (like "everybody" including all);
 create table "membership" (like "everybody" including all);
 create table members (member uuid, room int, primary key (member, room));
+create index on members (room);
 alter table "everybody" enable row level security;
 alter table "own rows" enable row level security;
 alter table "membership" enable row level security;
@@ -96,6 +97,7 @@ create policy it on "own rows" for select to authenticated using (auth.uid() = o
 create policy it on "membership" for select to authenticated
   using (room in (select m.room from members m where m.member = auth.uid()));
 grant select on "everybody", "own rows", "membership", members to authenticated;
+grant select on members to service_role;
 insert into "everybody"
   select -n, lpad(n::text, 32, '0')::uuid, n % 1000, repeat('x', 100) from generate_series(1, 20000) n;
 insert into "own rows" select * from "everybody";
@@ -167,6 +169,7 @@ class Loop(Changes):
         database_url: the login of the server.
         deliver: takes what is to be sent.
         publication: the tables that may be subscribed to.
+        withhold_deletes: nothing is deleted here.
         admin_url: the superuser, as whom the original works.
     """
 
@@ -176,9 +179,12 @@ class Loop(Changes):
         *,
         deliver: Callable[[Sequence[Delivery]], None],
         publication: str,
+        withhold_deletes: bool,
         admin_url: str,
     ) -> None:
-        super().__init__(database_url, deliver=deliver, publication=publication)
+        super().__init__(
+            database_url, deliver=deliver, publication=publication, withhold_deletes=withhold_deletes
+        )
         self._send = deliver
         self._admin_url = admin_url
         self._admin: psycopg.AsyncConnection[Any] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import psycopg
@@ -136,7 +136,7 @@ class Oracle:
                 )
                 before, after = (None if row is None else read(row) for row in (old, new))
                 found.append((seq, Event(commit, table, kind, full, before, after, matches)))
-        return [event for _, event in sorted(found, key=lambda each: each[0])]
+        return _as_left([event for _, event in sorted(found, key=lambda each: each[0])])
 
     async def state(self, viewers: Collection[Claims], touched: Iterable[Event], *, defined: bool) -> State:
         """See what there is to see now.
@@ -258,6 +258,20 @@ class Oracle:
             (table, role): Reach(frozenset(readable), row_security, bool(open_))
             for table, role, row_security, open_, readable in await cursor.fetchall()
         }
+
+
+def _as_left(events: list[Event]) -> list[Event]:
+    """Have what a transaction inserted look as it left it: before that, nobody could see it."""
+    inserted: dict[tuple[str, str], int] = {}
+    for place, event in enumerate(events):
+        if event.old is not None:
+            first = inserted.pop((event.table.name, key_of(event.table, event.old)), None)
+            if first is not None and event.new is not None:
+                events[first] = replace(events[first], new=event.new, matches=event.matches)
+                inserted[event.table.name, key_of(event.table, event.new)] = first
+        elif event.new is not None:
+            inserted[event.table.name, key_of(event.table, event.new)] = place
+    return events
 
 
 # What follows from it ---------------------------------------------------------------------------------------

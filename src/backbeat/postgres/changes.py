@@ -12,24 +12,26 @@ import random
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import psycopg
 import structlog
 
 from backbeat.errors import Refusal
+from backbeat.postgres.conditions import Member
 from backbeat.postgres.evaluator import Evaluator
-from backbeat.postgres.payloads import Payload, timestamp, trouble
-from backbeat.postgres.pgoutput import UNCHANGED, Delete, Insert, Update
+from backbeat.postgres.payloads import Payload, trouble
 from backbeat.postgres.policies import Audience
 from backbeat.postgres.registrar import Registrar
+from backbeat.postgres.row_changes import RowChange, last_versions, row_changes
 from backbeat.postgres.subscriptions import Subscriptions
 from backbeat.postgres.visibility import Question, Version, Visibility
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
-    from backbeat.postgres.pgoutput import Relation, Row
+    from backbeat.postgres.members import Users
+    from backbeat.postgres.pgoutput import Relation
     from backbeat.postgres.policies import Access
     from backbeat.postgres.subscriptions import Subscription
     from backbeat.postgres.transactions import Transaction
@@ -53,8 +55,6 @@ MESSAGES: Final = ("realtime", "messages")
 NO_KEY: Final = "Error 400: Bad Request, no primary key"
 UNAUTHORIZED: Final = "Error 401: Unauthorized"
 
-Kind: TypeAlias = Literal["INSERT", "UPDATE", "DELETE"]
-
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -69,40 +69,6 @@ class Delivery:
     recipients: list[tuple[Hashable, tuple[int, ...]]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Change:
-    """A row event of the stream.
-
-    Attributes:
-        kind: what happened.
-        relation: the table.
-        when: the time of the commit, as it is shown.
-        transaction: which one, among those handled together.
-        xid: its number.
-        lsn: where it committed.
-        complete: whether all of it is there; otherwise more of it follows later.
-        new: the new row; what it left out is filled in where the old row has it.
-        old: the old row, as far as it came along.
-        values: the columns a filter can look at.
-    """
-
-    kind: Kind
-    relation: Relation
-    when: str
-    transaction: int
-    xid: int
-    lsn: int
-    complete: bool
-    new: Row | None
-    old: Row | None
-    values: dict[str, bytes | None]
-
-    def key(self, access: Access) -> tuple[str, ...] | None:
-        """The primary key of the row, or None if it did not come along."""
-        parts = [self.values.get(name) for name in access.key]
-        return tuple(part.decode() for part in parts if part is not None) if None not in parts else None
-
-
 class _Draft:
     """A question about rows of one table to those with one role, while it is put together; and its answer.
 
@@ -112,13 +78,13 @@ class _Draft:
 
     def __init__(self, access: Access) -> None:
         self.access = access
-        self.places: dict[_Change, int] = {}
+        self.places: dict[RowChange, int] = {}
         self.versions: list[Version] = []
         self._groups: dict[tuple[Subscription, ...], list[int]] = {}
         self._claims: dict[int, Claims] = {}
         self._seen: dict[int, list[Subscription]] = {}
 
-    def add(self, change: _Change, version: Version, subscriptions: Iterable[Subscription]) -> None:
+    def add(self, change: RowChange, version: Version, subscriptions: Iterable[Subscription]) -> None:
         """Ask about a version for the sake of some subscriptions."""
         place = self.places[change] = len(self.versions)
         self.versions.append(version)
@@ -150,13 +116,13 @@ class _Draft:
                 for place in asked.intersection(seen.get(id(subscription.claims), ())):
                     self._seen[place].append(subscription)
 
-    def allowed(self, change: _Change) -> list[Subscription]:
+    def allowed(self, change: RowChange) -> list[Subscription]:
         """Tell which of the subscriptions that want a change are of those who may see it."""
         place = self.places.get(change)
         return [] if place is None else self._seen[place]
 
 
-_Wanted: TypeAlias = "tuple[_Change, dict[str, list[Subscription]]]"
+_Wanted: TypeAlias = "tuple[RowChange, dict[str, list[Subscription]]]"
 """A change, with the subscriptions it matches by role."""
 
 
@@ -299,7 +265,7 @@ class Changes:
         Args:
             transactions: in the order of their commits.
         """
-        changes = list(self._changes(transactions))
+        changes = list(row_changes(transactions, self._concern))
         for start in range(0, len(changes), ROWS):
             part, later = changes[start : start + ROWS], changes[start:]
             shortest, longest = BACKOFF
@@ -316,40 +282,12 @@ class Changes:
                 self.sent += sum(len(delivery.recipients) for delivery in deliveries)
                 self._deliver(deliveries)
 
-    def _changes(self, transactions: Iterable[Transaction]) -> Iterator[_Change]:
-        """Pick the row events of tables somebody is subscribed to."""
-        for number, transaction in enumerate(transactions):
-            when = timestamp(transaction.commit_time)
-            complete = transaction.end_lsn is not None
-            for event in transaction.events:
-                if not isinstance(event, Insert | Update | Delete):
-                    continue
-                relation = event.relation
-                name = relation.schema, relation.table
-                if name == MESSAGES or not self._subscriptions.concern(*name):
-                    continue
-                kind, new, old = _rows(event)
-                row = old if new is None else new
-                assert row is not None
-                values = {
-                    column.name: value
-                    for column, value in zip(relation.columns, row, strict=True)
-                    if value is not UNCHANGED
-                }
-                yield _Change(
-                    kind,
-                    relation,
-                    when,
-                    number,
-                    transaction.xid,
-                    transaction.commit_lsn,
-                    complete,
-                    new,
-                    old,
-                    values,
-                )
+    def _concern(self, relation: Relation) -> bool:
+        """Tell whether somebody is subscribed to a table."""
+        name = relation.schema, relation.table
+        return name != MESSAGES and self._subscriptions.concern(*name)
 
-    async def _deliveries(self, changes: Sequence[_Change], later: Sequence[_Change]) -> list[Delivery]:
+    async def _deliveries(self, changes: Sequence[RowChange], later: Sequence[RowChange]) -> list[Delivery]:
         """Find out who gets which changes, and write them.
 
         Args:
@@ -364,12 +302,17 @@ class Changes:
         }
         while True:
             access = await self._visibility.access(pairs)
-            wanted = [(change, by_role) for change in changes if (by_role := self._matching(change, access))]
+            candidates = await self._candidates(changes, access)
+            wanted = [
+                (change, by_role)
+                for change in changes
+                if (by_role := self._matching(change, access, candidates))
+            ]
             wanted = await self._evaluated(wanted)
             # Whom it is no use to ask may have changed with the catalogue. `ask` tells, asked or not.
-            if not wanted and not any(seen is not None and seen.owners for seen in access.values()):
+            if not wanted and not any(seen is not None and seen.limits for seen in access.values()):
                 return []
-            drafts = _drafts(wanted, access, _last_versions(later, access))
+            drafts = _drafts(wanted, access, last_versions(later, access))
             answers = await self._visibility.ask(
                 {oid for oid, _ in pairs},
                 [draft.question() for draft in drafts.values()],
@@ -390,7 +333,7 @@ class Changes:
         return deliveries
 
     async def _for_role(
-        self, change: _Change, access: Access, draft: _Draft | None, subscriptions: list[Subscription]
+        self, change: RowChange, access: Access, draft: _Draft | None, subscriptions: list[Subscription]
     ) -> list[Delivery]:
         """Write a change for those with one role who may see it."""
         error = _trouble(change, access)
@@ -411,26 +354,59 @@ class Changes:
             deliveries += self._addressed(await self._write(change, access, select), group)
         return deliveries
 
+    async def _candidates(
+        self, changes: Sequence[RowChange], access: Mapping[tuple[int, str], Access | None]
+    ) -> dict[tuple[RowChange, str], set[str]]:
+        """Find whom it is of use to ask about a change, by role; where that is missing it may be anybody.
+
+        Raises:
+            psycopg.OperationalError: the connection was lost.
+        """
+        found: dict[tuple[RowChange, str], set[str]] = {}
+        xids = {change.xid for change in changes}
+        for (oid, role), seen in access.items():
+            if seen is None or not seen.limits:
+                continue
+            columns = {column for limit in seen.limits for column in limit.columns}
+            limited = [
+                change
+                for change in changes
+                # A column that did not come along may hold anything.
+                if change.relation.oid == oid and change.kind != "DELETE" and change.values.keys() >= columns
+            ]
+            known: list[dict[RowChange, Collection[str]]] = []
+            for limit in seen.limits:
+                values = {
+                    change: texts for change in limited if (texts := change.texts(limit.columns)) is not None
+                }
+                users: Users | None = {each: each for each in values.values()}
+                if isinstance(limit, Member):
+                    users = await self._visibility.members(seen, limit, {*values.values()}, xids)
+                if users is None:
+                    break
+                known.append({change: users.get(texts, ()) for change, texts in values.items()})
+            else:
+                for change in limited:
+                    found[change, role] = {user for each in known for user in each.get(change, ())}
+        return found
+
     def _matching(
-        self, change: _Change, access: Mapping[tuple[int, str], Access | None]
+        self,
+        change: RowChange,
+        access: Mapping[tuple[int, str], Access | None],
+        candidates: Mapping[tuple[RowChange, str], set[str]],
     ) -> dict[str, list[Subscription]]:
         """Find the subscriptions that want a change, by role, without those whom it is no use to ask.
 
         A role that is not in `access` has subscribed since that was read, and to what comes later.
         """
         relation = change.relation
-        subjects: dict[str, Collection[str]] = {}
-        if change.kind != "DELETE":
-            for (oid, role), seen in access.items():
-                if oid == relation.oid and seen is not None and seen.owners:
-                    values = [change.values[name] for name in seen.owners if name in change.values]
-                    # A column that did not come along may hold anybody.
-                    if len(values) == len(seen.owners):
-                        subjects[role] = {value.decode() for value in values if value is not None}
+        roles = [role for oid, role in access if oid == relation.oid]
+        subjects = {role: candidates[change, role] for role in roles if (change, role) in candidates}
         by_role = self._subscriptions.matching(
             relation.schema, relation.table, change.kind, change.values, subjects
         )
-        return {role: found for role, found in by_role.items() if (relation.oid, role) in access}
+        return {role: found for role, found in by_role.items() if role in roles}
 
     async def _evaluated(self, wanted: list[_Wanted]) -> list[_Wanted]:
         """Keep the subscriptions whose filters are met by what Postgres says, where only it can tell.
@@ -466,7 +442,7 @@ class Changes:
         recipients = [(who, _ids(those)) for who, those in matching.items() if who in self._subscriptions]
         return [Delivery(data, recipients)] if recipients else []
 
-    async def _write(self, change: _Change, access: Access, select: tuple[str, ...] | None) -> bytes:
+    async def _write(self, change: RowChange, access: Access, select: tuple[str, ...] | None) -> bytes:
         """Write a change; a type that has changed since the types were read is read again."""
         # An old row cannot be looked up any more. Whoever has to be asked about rows gets its key only.
         # The same holds for one that was replaced or deleted when other rules may have been in force.
@@ -497,36 +473,11 @@ class Changes:
         return kept[2]
 
 
-# Rows -------------------------------------------------------------------------------------------------------
-
-
-def _rows(event: Insert | Update | Delete) -> tuple[Kind, Row | None, Row | None]:
-    """Take the new and the old row out of an event; what is not known of them is `UNCHANGED`."""
-    match event:
-        case Insert():
-            return "INSERT", event.new, None
-        case Update(relation=relation, new=new, old=None):
-            return "UPDATE", new, _identity(relation, new)
-        case Update(relation=relation, new=new, old=old, old_kind=kind):
-            assert old is not None
-            known = old if kind == "O" else _identity(relation, old)
-            merged = [
-                before if after is UNCHANGED else after for before, after in zip(known, new, strict=True)
-            ]
-            return "UPDATE", merged, known
-        case Delete(relation=relation, old=old, old_kind=kind):
-            return "DELETE", None, old if kind == "O" else _identity(relation, old)
-
-
-def _identity(relation: Relation, row: Row) -> Row:
-    """Keep the columns of the replica identity: the others are written as NULL, and are not known."""
-    return [
-        value if column.is_key else UNCHANGED for column, value in zip(relation.columns, row, strict=True)
-    ]
+# Questions --------------------------------------------------------------------------------------------------
 
 
 def _drafts(
-    wanted: Iterable[_Wanted], access: Mapping[tuple[int, str], Access | None], last: set[_Change]
+    wanted: Iterable[_Wanted], access: Mapping[tuple[int, str], Access | None], last: set[RowChange]
 ) -> dict[tuple[int, str], _Draft]:
     """Put together what Postgres has to be asked, by table and role.
 
@@ -552,24 +503,7 @@ def _drafts(
     return drafts
 
 
-def _last_versions(changes: Sequence[_Change], access: dict[tuple[int, str], Access | None]) -> set[_Change]:
-    """Find the changes after which their transaction left the row alone: theirs is the version it wrote."""
-    tables = {seen.oid: seen for seen in access.values() if seen is not None}
-    found: set[_Change] = set()
-    passed: set[tuple[int, int, tuple[str, ...]]] = set()
-    for change in reversed(changes):
-        seen = tables.get(change.relation.oid)
-        key = None if seen is None else change.key(seen)
-        if key is None or not change.complete:
-            continue
-        row = change.transaction, change.relation.oid, key
-        if row not in passed:
-            passed.add(row)
-            found.add(change)
-    return found
-
-
-def _trouble(change: _Change, access: Access) -> str | None:
+def _trouble(change: RowChange, access: Access) -> str | None:
     """Tell why a subscriber can be shown nothing of any change of this kind (specification, 8.5 rule 3)."""
     if not access.key:
         whole_identity = change.relation.replica_identity == "f"

@@ -1,26 +1,21 @@
 """What a role may read of a table, and whether its policies leave anything to ask.
 
 Only the two extremes are decided here, from the catalogue: nobody, and everybody. Everything in between is
-decided by Postgres, row by row (`backbeat.postgres.visibility`). Where every policy compares `auth.uid()`
-with a column, the catalogue also tells whom it is no use to ask; that never lets anybody see anything.
+decided by Postgres, row by row (`backbeat.postgres.visibility`). Where every policy lets only certain users
+through, the catalogue also tells whom it is no use to ask; that never lets anybody see anything.
 """
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from functools import cached_property
 from typing import Final
 
 import msgspec
 
-__all__ = ["Access", "Audience", "Column", "Policy"]
+from backbeat.postgres.conditions import Limit, Owner, limits
 
-_UID: Final = r"(?:auth\.uid\(\)|\( SELECT auth\.uid\(\) AS uid\))"
-_NAME: Final = r'(?:[a-z_][a-z0-9_]*|"(?:[^"]|"")+")'
-_OWN: Final = re.compile(rf"\((?:{_UID} = (?P<right>{_NAME})|(?P<left>{_NAME}) = {_UID})\)")
-"""A condition that only the rows of one user meet, as Postgres writes it with an empty search_path: an
-operator or a function from elsewhere would stand there with its schema."""
+__all__ = ["Access", "Audience", "Column", "Policy", "Related"]
 
 _UUID_OID: Final = 2950
 
@@ -63,6 +58,17 @@ class Policy(msgspec.Struct, frozen=True):
     """The USING expression, written with an empty search_path; None where there is none."""
 
 
+class Related(msgspec.Struct, frozen=True):
+    """A table that policies look into."""
+
+    schema: str
+    table: str
+    users: tuple[str, ...]
+    """The columns that may hold the id of a user."""
+    reader: str | None
+    """A role the server may act as that sees all of its rows, if there is one."""
+
+
 class Access(msgspec.Struct, frozen=True, dict=True):
     """What a role may read of a table (`sql/access.sql`)."""
 
@@ -84,6 +90,8 @@ class Access(msgspec.Struct, frozen=True, dict=True):
     key: tuple[str, ...]
     """The columns of the primary key, in its order."""
     policies: tuple[Policy, ...]
+    related: tuple[Related, ...] = ()
+    """The tables the policies look into."""
     gullible: tuple[str, ...] = ()
     """IMMUTABLE functions of the database that look at who is asking: a plan must not serve two viewers."""
     uid_is_sub: bool = False
@@ -133,30 +141,40 @@ class Access(msgspec.Struct, frozen=True, dict=True):
         )
 
     @cached_property
-    def owners(self) -> tuple[str, ...]:
-        """The columns one of which holds the `sub` of whoever sees a row; none if others may see it, too.
+    def limits(self) -> tuple[Limit, ...]:
+        """Whom it is of use to ask: those for whom one of these holds. Empty if it may be anybody.
 
-        All permissive policies have to ask for it. What the restrictive ones ask for can only add to that.
+        All permissive policies have to be understood. What the restrictive ones ask for can only add to that.
         """
         if self.audience is not Audience.ASK or not self.classified or not self.uid_is_sub:
             return ()
-        found = {
-            _owner(policy.condition)
-            for policy in self.policies
-            if policy.permissive and policy.condition not in (None, "false")
-        }
-        uuids = {column.name for column in self.columns if column.type_oid == _UUID_OID}
-        names = tuple(sorted(name for name in found if name is not None))
-        return names if len(names) == len(found) and uuids.issuperset(names) else ()
+        found: set[Limit] = set()
+        for policy in self.policies:
+            if policy.permissive and policy.condition not in (None, "false"):
+                understood = limits(policy.condition or "", self.table)
+                if understood is None or not all(map(self._suits, understood)):
+                    return ()
+                found |= understood
+        return tuple(found)
 
+    def reader(self, schema: str, table: str) -> str | None:
+        """Tell as which role a table that the policies look into is read, if it can be."""
+        return next(
+            (each.reader for each in self.related if (each.schema, each.table) == (schema, table)), None
+        )
 
-def _owner(condition: str | None) -> str | None:
-    """The column that a condition compares with `auth.uid()`, if it does nothing else."""
-    found = _OWN.fullmatch(condition or "")
-    if found is None:
-        return None
-    name = found["left"] or found["right"]
-    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+    def _suits(self, limit: Limit) -> bool:
+        """Tell whether a limit can be looked at from here."""
+        if isinstance(limit, Owner):
+            return any(c.name == limit.column and c.type_oid == _UUID_OID for c in self.columns)
+        # Where several texts are equal, the one from the row would not find the others.
+        comparable = {column.name for column in self.columns if column.deterministic}
+        return comparable.issuperset(limit.columns) and any(
+            (each.schema, each.table) == (limit.schema, limit.table)
+            and each.reader is not None
+            and limit.user in each.users
+            for each in self.related
+        )
 
 
 def _audience(policies: tuple[Policy, ...]) -> Audience:

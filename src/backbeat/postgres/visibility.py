@@ -27,12 +27,15 @@ from psycopg import errors, sql
 
 from backbeat.postgres.database import become
 from backbeat.postgres.dedicated import Dedicated
+from backbeat.postgres.members import Members
 from backbeat.postgres.policies import Access
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from backbeat.postgres.conditions import Member
     from backbeat.postgres.database import Connection
+    from backbeat.postgres.members import Users, Values
     from backbeat.tokens.claims import Claims
 
 __all__ = ["Question", "Version", "Visibility", "read_access"]
@@ -181,6 +184,7 @@ class Visibility:
         )
         self._known: dict[tuple[int, str], Access | None] = {}
         self._fingerprints: dict[int, str | None] = {}
+        self._members = Members()
         self._suspended: dict[tuple[int, Claims], float] = {}
         self._functions: _Functions | None = None
         self._warned: set[str] = set()
@@ -201,6 +205,28 @@ class Visibility:
         if not self._known.keys() >= set(pairs):
             await self._read(pairs)
         return {pair: self._known[pair] for pair in pairs}
+
+    async def members(
+        self, access: Access, member: Member, values: Collection[Values], xids: Collection[int]
+    ) -> Users | None:
+        """Tell which users stand in a table that policies look into; `ask` tells whether it still holds.
+
+        Args:
+            access: the table with the rows, as those who are to be asked see it.
+            member: what one of its policies asks for.
+            values: those of rows.
+            xids: the transactions the rows come from.
+
+        Returns:
+            The users beside those values; None where everybody has to be asked.
+
+        Raises:
+            psycopg.OperationalError: the connection was lost.
+        """
+        async with self._dedicated.hold() as connection:
+            # A transaction that made somebody a member, too, has to be over for everybody.
+            await self._over(connection, xids)
+            return await self._members.read(connection, access, member, values)
 
     async def ask(
         self, tables: Collection[int], questions: Sequence[Question], xids: Collection[int]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, LiteralString
 from uuid import UUID
@@ -12,7 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from backbeat.postgres import members as members_module
 from backbeat.postgres import visibility as module
+from backbeat.postgres.conditions import Limit, Member, Owner
+from backbeat.postgres.members import Users
 from backbeat.postgres.policies import Access, Audience
 from backbeat.postgres.visibility import Question, Version, Visibility
 from backbeat.tokens.claims import Claims
@@ -213,33 +216,98 @@ async def test_the_catalogue_decides_the_extremes(
     assert await songs.audience(role) is expected
 
 
+MINE = Member("public", "members", "member", (("band", "band"),))
+
+
 @pytest.mark.parametrize(
-    ("condition", "owners"),
+    ("condition", "limits"),
     [
-        ("auth.uid() = owner", ("owner",)),
-        ("owner = auth.uid()", ("owner",)),
-        ("(select auth.uid()) = owner", ("owner",)),
-        ("owner = (select auth.uid())", ("owner",)),
-        ("auth.uid() <> owner", ()),
-        ("auth.uid() = owner or true", ()),
-        ("not auth.uid() = owner", ()),
-        ("auth.uid()::text = title", ()),
+        ("auth.uid() = owner", {Owner("owner")}),
+        ("owner = (select auth.uid())", {Owner("owner")}),
+        ("auth.uid() in (owner)", {Owner("owner")}),
         ("auth.uid() = (select owner)", ()),
+        ("auth.uid()::text = title", ()),
         ("auth.uid() = md5(title)::uuid", ()),
         ("auth.uid() operator(public.=) owner", ()),
         ("public.uid() = owner", ()),
+        ("band in (select band from members where member = auth.uid())", {MINE}),
+        ("band in (select m.band from members m where (select auth.uid()) = m.member and level > 1)", {MINE}),
+        ("band = (select m.band from members m where m.member = auth.uid())", {MINE}),
+        ("auth.uid() in (select member from members where members.band = songs.band)", {MINE}),
+        ("auth.uid() = any (select member from members where members.band = songs.band)", {MINE}),
+        ("exists (select from members m where m.band = songs.band and m.member = auth.uid())", {MINE}),
+        ("exists (select * from members m where songs.band = m.band and m.member = auth.uid())", {MINE}),
+        (
+            "exists (select 1 from members m where m.label = songs.title and m.member = auth.uid())",
+            {Member("public", "members", "member", (("label", "title"),))},
+        ),
+        (
+            "exists (select 1 from members where member = auth.uid() and level > 1)",
+            {Member("public", "members", "member", ())},
+        ),
+        ("band in (select band from members where member = auth.uid() limit 1)", ()),
+        ("band in (select band from members where member = auth.uid() union select 1)", ()),
+        ("band in (select max(band) from members where member = auth.uid())", ()),
+        ("exists (select count(*) from members where member = auth.uid())", ()),
+        ("exists (select from members m where m.band = songs.band and (m.member = auth.uid() or true))", ()),
+        ("exists (select from members m, songs s where m.band = s.band and m.member = auth.uid())", ()),
+        ("exists (select from glance m where m.band = songs.band and m.member = auth.uid())", ()),
+        ("exists (select from hidden m where m.band = songs.band and m.member = auth.uid())", ()),
+        ("not band in (select band from members where member = auth.uid())", ()),
     ],
 )
-async def test_the_owner_of_a_row_is_known_only_where_nothing_else_is_asked(
-    songs: Songs, condition: LiteralString, owners: tuple[str, ...]
+async def test_whom_a_policy_lets_through_is_read_from_its_condition(
+    songs: Songs, condition: LiteralString, limits: Collection[Limit]
 ) -> None:
-    """As Postgres writes the condition, whatever was typed."""
+    """As Postgres writes it, whatever was typed."""
     songs.run(
         "create function public.uid() returns uuid language sql stable as 'select auth.uid()';"
-        "create operator public.= (leftarg = uuid, rightarg = uuid, function = uuid_ne)"
+        "create operator public.= (leftarg = uuid, rightarg = uuid, function = uuid_ne);"
+        "alter table songs add band int;"
+        "alter table members add label varchar, add level int;"
+        "create table hidden (like members);"
+        "revoke all on hidden from service_role, authenticated, anon;"
+        "create view glance as select * from members"
     )
     songs.policy(condition)
-    assert (await songs.access()).owners == owners
+    assert {*(await songs.access()).limits} == {*limits}
+
+
+async def members(songs: Songs) -> Users | None:
+    """Who is in band 1 and 3, as far as that can be read."""
+    return await songs.visibility.members(await songs.access(), MINE, [("1",), ("3",)], ())
+
+
+@pytest.fixture
+def bands(songs: Songs) -> Songs:
+    """The songs are for the members of their band."""
+    songs.run("alter table songs add band int")
+    songs.policy("band in (select band from members where member = auth.uid())")
+    return songs
+
+
+async def test_members_are_read_past_their_own_policies(bands: Songs) -> None:
+    """Each of them would be shown to nobody else."""
+    found = await members(bands)
+    assert found is not None
+    assert {values: {*users} for values, users in found.items()} == {("1",): {str(ANNA), str(CARA)}}
+
+
+async def test_more_members_than_are_worth_reading_are_not_read(
+    bands: Songs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then everybody is asked."""
+    monkeypatch.setattr(members_module, "MOST", 2)
+    assert await members(bands) is None
+
+
+async def test_members_that_cannot_be_read_are_left_alone_for_a_while(bands: Songs) -> None:
+    """Everybody is asked instead; the table is not tried again at once."""
+    asked = await bands.access(), MINE, [("1",)], ()
+    with psycopg.connect(bands.admin.info.dsn, password=bands.admin.info.password) as other:
+        other.execute("lock table members")
+        assert await bands.visibility.members(*asked) is None
+    assert await bands.visibility.members(*asked) is None
 
 
 UID = "create or replace function auth.uid() returns uuid language sql stable"

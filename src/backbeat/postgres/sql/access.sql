@@ -68,6 +68,38 @@ from (
           where wanted.role = 0 or pg_has_role(r.oid, wanted.role, 'USAGE')
         )
     ) as policies,
+    (
+      -- What those policies look into. Views and foreign tables may be anything.
+      select coalesce(json_agg(json_build_object(
+        'schema', s.nspname,
+        'table', t.relname,
+        'users', (
+          select coalesce(json_agg(a.attname), '[]')
+          from pg_attribute a
+          where a.attrelid = t.oid and a.atttypid = 'uuid'::regtype and a.attnum > 0 and not a.attisdropped
+        ),
+        'reader', (
+          select reader.rolname
+          from pg_roles reader
+          where (reader.rolbypassrls or not t.relrowsecurity)
+            and not reader.rolsuper
+            and pg_has_role(session_user, reader.oid, 'MEMBER')
+            and has_schema_privilege(reader.oid, s.oid, 'USAGE')
+            and has_table_privilege(reader.oid, t.oid, 'SELECT')
+          order by reader.rolbypassrls, reader.rolname
+          limit 1
+        )
+      )), '[]')
+      from pg_class t
+      join pg_namespace s on s.oid = t.relnamespace
+      where t.relkind in ('r', 'p')
+        and t.oid in (
+          select d.refobjid
+          from pg_policy p
+          join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_class'::regclass
+          where p.polrelid = c.oid
+        )
+    ) as related,
     (select coalesce(json_agg(g.signature order by g.signature), '[]') from gullible g) as gullible,
     (
       -- Blanks aside, a definition that returns the claim `sub`: ours, and those that are in use.

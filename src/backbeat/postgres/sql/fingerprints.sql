@@ -31,6 +31,20 @@ select
     ),
     (select string_agg(concat_ws(':', p.oid, p.xmin), ',' order by p.oid) from pg_policy p where p.polrelid = c.oid),
     (
+      -- The tables they look into, which may be renamed, and their columns, too.
+      select string_agg(concat_ws(':', t.xmin, s.xmin, a.attnum, a.xmin), ',' order by t.oid, a.attnum)
+      from pg_class t
+      join pg_namespace s on s.oid = t.relnamespace
+      join pg_attribute a on a.attrelid = t.oid and a.attnum > 0
+      where t.oid <> c.oid
+        and t.oid in (
+          select d.refobjid
+          from pg_policy p
+          join pg_depend d on d.classid = 'pg_policy'::regclass and d.objid = p.oid and d.refclassid = 'pg_class'::regclass
+          where p.polrelid = c.oid
+        )
+    ),
+    (
       select string_agg(concat_ws(':', i.indexrelid, i.xmin), ',')
       from pg_index i where i.indrelid = c.oid and i.indisprimary
     )
