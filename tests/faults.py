@@ -57,6 +57,14 @@ class FaultyLine:
         """Carry only so much on each connection, in each direction."""
         self._bytes_per_second = bytes_per_second
 
+    def lead(self, url: str) -> None:
+        """Lead every new connection to another server; those that stand stay where they are.
+
+        Args:
+            url: the URL of the server.
+        """
+        self._parts = urlsplit(url)
+
     def restore(self) -> None:
         """Carry on as if nothing had been. What was cut stays cut."""
         self._is_cut = False

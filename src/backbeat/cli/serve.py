@@ -52,7 +52,7 @@ def serve(
     ----------
     database_url
         Where Postgres is, as the login that `backbeat migrate` made. A direct connection: poolers do not pass
-        replication on.
+        replication on. With several hosts (host1:port1,host2:port2) it is the primary among them.
     jwt_secret
         What user tokens and JWT keys are signed with (HS256).
     host
@@ -67,8 +67,9 @@ def serve(
         The publication whose tables can be subscribed to.
     durable_slot
         The name of a replication slot that Postgres keeps while the server is away, so that no row change is
-        missed. One server only. Drop it when you stop using it: it keeps WAL. Without, a slot comes and goes
-        with the server.
+        missed. One server only. Drop it when you stop using it: it keeps WAL. From Postgres 17 on a standby
+        can keep a copy (sync_replication_slots) and have it when it is promoted. Without, a slot comes and
+        goes with the server.
     max_retained_wal_bytes
         How much WAL Postgres may keep for the slot. With more it is made anew, and row changes are missing.
     withhold_deletes

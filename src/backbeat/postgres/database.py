@@ -14,6 +14,7 @@ from psycopg.pq import ConnStatus
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 
 from backbeat.errors import MigrationError, Retry, StartError
+from backbeat.postgres.primary import primary
 from backbeat.protocol import reasons
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Database:
     def __init__(self, url: str, *, size: int = 4, wait: float = 5.0, name: str = "backbeat") -> None:
         self._borrowed = 0
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
-            url,
+            primary(url),
             min_size=1,
             max_size=size,
             max_waiting=1000,

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from backbeat.postgres.deadline import cut_after
+from backbeat.postgres.primary import primary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -29,6 +30,8 @@ SESSION = {
     "extra_float_digits": "3",
     "intervalstyle": "postgres",
     "bytea_output": "hex",
+    # Set where a disk is full, say. We write nothing but temporary functions.
+    "default_transaction_read_only": "off",
     # Compiling a plan takes longer than any of ours runs.
     "jit": "off",
 }
@@ -58,7 +61,7 @@ class Dedicated:
     """
 
     def __init__(self, url: str, *, name: str, settings: Mapping[str, str] | None = None) -> None:
-        self._url = url
+        self._url = primary(url)
         self._name = name
         self._settings = SESSION | dict(settings or {})
         self._connection: Connection | None = None

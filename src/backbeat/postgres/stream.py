@@ -203,7 +203,7 @@ class ReplicationStream:
 
     async def _stream(self) -> StreamError:
         """Connect and stream until that fails; return why."""
-        complete_until = self.complete_until
+        complete_until, before = self.complete_until, self.position
         try:
             walsender = await Walsender.connect(
                 self._conninfo,
@@ -211,7 +211,7 @@ class ReplicationStream:
                 slot=self._slot,
                 durable=self._durable,
                 max_retained=self._max_retained,
-                resume=self.position,
+                resume=before,
                 receiver=Receiver(max_events=self._batch_events, max_bytes=self._batch_bytes),
                 status_interval=self._status_interval,
                 silence=self._silence,
@@ -221,8 +221,10 @@ class ReplicationStream:
         self._walsender = walsender
         async with aclosing(walsender):
             gap_since, self._skipped_since = self._skipped_since, None
-            if walsender.has_gap:
+            if walsender.has_gap or (before is not None and before[:2] != walsender.position[:2]):
+                # It was made in another history, where the WAL may never get that far.
                 self._mark = None
+            if walsender.has_gap:
                 gap_since = complete_until if gap_since is None else gap_since
             elif complete_until is not None:
                 walsender.complete_until = complete_until

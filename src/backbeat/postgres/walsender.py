@@ -18,12 +18,13 @@ from psycopg.rows import class_row
 
 from backbeat.errors import Retry, StreamError
 from backbeat.postgres.deadline import cut, cut_after
+from backbeat.postgres.primary import primary, stands_by
 from backbeat.postgres.transactions import Receiver, Transaction, standby_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["Position", "Preconditions", "Walsender", "resume_at"]
+__all__ = ["Position", "Preconditions", "Walsender", "fork_of", "resume_at"]
 
 log = structlog.get_logger("backbeat.stream")
 
@@ -43,6 +44,9 @@ _SLOT_PATIENCE: Final = 5.0
 
 EXHAUSTED: Final = "exhausted"
 """The state of a durable slot that keeps more WAL than it may."""
+
+_FAILOVER_VERSION: Final = 170_000
+"""The first version whose logical slots can be copied to a standby."""
 
 _NUDGE: Final = 0.02
 """Seconds between something that arrived and a status that makes Postgres look for more.
@@ -333,9 +337,7 @@ async def _check(conninfo: str, publications: Sequence[str], slot: str | None) -
     Raises:
         StreamError: somebody has to change something first.
     """
-    async with await psycopg.AsyncConnection.connect(
-        make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT), autocommit=True
-    ) as connection:
+    async with await _find_primary(conninfo) as connection:
         with cut_after(connection, _ANSWER_TIMEOUT):
             cursor = connection.cursor(row_factory=class_row(Preconditions))
             await cursor.execute(_PRECONDITIONS, {"publications": list(publications), "slot": slot})
@@ -346,12 +348,31 @@ async def _check(conninfo: str, publications: Sequence[str], slot: str | None) -
     return found
 
 
+async def _find_primary(conninfo: str) -> psycopg.AsyncConnection[Any]:
+    """Connect to the primary, or tell a standby that somebody may yet promote from a database that is away.
+
+    Raises:
+        StreamError: only a standby is there.
+    """
+    conninfo = make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT)
+    try:
+        return await psycopg.AsyncConnection.connect(primary(conninfo), autocommit=True)
+    except psycopg.OperationalError as error:
+        if isinstance(error, psycopg.errors.ConnectionTimeout) or not await stands_by(conninfo):
+            raise
+        raise _unmet(
+            "The database is a standby in recovery.",
+            "Promote it, or name the primary in the address of the database. Several hosts may stand there"
+            " (host1:port1,host2:port2): the primary among them is found.",
+        ) from error
+
+
 async def _connect(conninfo: str, found: Preconditions) -> psycopg.AsyncConnection[Any]:
     options = conninfo_to_dict(conninfo).get("options") or ""
     try:
         return await psycopg.AsyncConnection.connect(
             make_conninfo(
-                conninfo,
+                primary(conninfo),
                 replication="database",
                 application_name="realtime_replication_connection",
                 client_encoding="UTF8",
@@ -380,23 +401,47 @@ class _Prepared(NamedTuple):
     has_gap: bool
 
 
-def resume_at(resume: Position | None, here: Position, confirmed: int) -> tuple[Position, bool]:
+def resume_at(
+    resume: Position | None, here: Position, confirmed: int, fork: int | None = None
+) -> tuple[Position, bool]:
     """Tell where to go on in a durable slot, and whether changes are missing since then.
 
-    After a promotion the numbers of the old history mean nothing, but the slot came along, and knows. Another
-    cluster with a slot of the same name never had the changes we wait for. And a slot that has forgotten more
-    than we handled was read by somebody else, or dropped and made again.
+    A standby that was promoted shares the history of the primary up to some position. What we handled beyond
+    it has never happened there, and whoever was told of it has to read the rows again. Another cluster with
+    a slot of the same name never had the changes we wait for. And a slot that has forgotten more than we
+    handled was read by somebody else, or dropped and made again.
 
     Args:
         resume: what the last connection has handled; None for the first one.
         here: where Postgres is now.
         confirmed: up to where the slot has forgotten the changes.
+        fork: where the history of Postgres left that of the last connection; None when they are the same, or
+            share nothing.
     """
     if resume is None:
         return here, False
     if resume[:2] == here[:2]:
         return resume, confirmed > resume.lsn
-    return here, resume.system != here.system
+    if fork is None or resume.system != here.system:
+        return here, True
+    shared = min(resume.lsn, fork)
+    return here._replace(lsn=shared), confirmed > shared or resume.lsn > fork
+
+
+def fork_of(history: str, timeline: int) -> int | None:
+    """Find where a timeline was left, in a timeline history file; None if it is not there.
+
+    Args:
+        history: the file: each line a timeline, where it was left, and why ("Timeline History File" in the
+            manual, "Continuous Archiving").
+        timeline: its number.
+    """
+    for line in history.splitlines():
+        match line.split(maxsplit=2):
+            case [number, lsn, *_] if number == str(timeline):
+                high, low = lsn.split("/")
+                return int(high, 16) << 32 | int(low, 16)
+    return None
 
 
 async def _prepare_slot(
@@ -416,7 +461,8 @@ async def _prepare_slot(
     here = Position(row[0], row[1], lsn=0)
     unusable = found.slot in {"lost", EXHAUSTED}
     if durable and found.slot is not None and not unusable:
-        position, has_gap = resume_at(resume, here, found.confirmed)
+        fork = await _fork(connection, resume, here) if resume is not None else None
+        position, has_gap = resume_at(resume, here, found.confirmed, fork)
         return _Prepared(position, slot, has_gap)
     # The suffix, because the remains of a lost connection hold their slot until Postgres notices.
     name = slot if durable else f"{slot}_{secrets.token_hex(4)}"
@@ -424,11 +470,28 @@ async def _prepare_slot(
         log.warning("slot made anew", slot=name, reason=found.slot, retained_bytes=found.retained)
         with suppress(psycopg.errors.UndefinedObject), cut_after(connection, _ANSWER_TIMEOUT):
             await connection.execute(sql.SQL("DROP_REPLICATION_SLOT {}").format(sql.Identifier(name)))
-    command = sql.SQL("CREATE_REPLICATION_SLOT {} {} LOGICAL pgoutput (SNAPSHOT 'nothing')").format(
-        sql.Identifier(name), sql.SQL("" if durable else "TEMPORARY")
+    # A standby may keep a copy of a failover slot, and have it when it is promoted; by default none does.
+    failover = durable and connection.info.server_version >= _FAILOVER_VERSION
+    command = sql.SQL("CREATE_REPLICATION_SLOT {} {} LOGICAL pgoutput {}").format(
+        sql.Identifier(name),
+        sql.SQL("" if durable else "TEMPORARY"),
+        # Version 14 knows the words without parentheses only.
+        sql.SQL("(SNAPSHOT 'nothing', FAILOVER)" if failover else "NOEXPORT_SNAPSHOT"),
     )
     await _execute_patiently(connection, conninfo, command)
     return _Prepared(here, name, has_gap=True)
+
+
+async def _fork(connection: psycopg.AsyncConnection[Any], resume: Position, here: Position) -> int | None:
+    """Ask where the history of Postgres left the one we know; None when it did not, or cannot be told."""
+    if resume.system != here.system or resume.timeline >= here.timeline:
+        return None
+    with cut_after(connection, _ANSWER_TIMEOUT):
+        cursor = await connection.execute(sql.SQL("TIMELINE_HISTORY {}").format(here.timeline))
+    # As it came: below version 15 it is announced as bytea, but not written as one.
+    assert cursor.pgresult is not None
+    history = cursor.pgresult.get_value(0, 1) or b""
+    return fork_of(history.decode(), resume.timeline)
 
 
 async def _execute_patiently(
@@ -462,9 +525,7 @@ async def _blockers(conninfo: str, pid: int) -> list[int]:
         StreamError: that process has ended.
         psycopg.Error: Postgres does not answer.
     """
-    async with await psycopg.AsyncConnection.connect(
-        make_conninfo(conninfo, connect_timeout=_CONNECT_TIMEOUT), autocommit=True
-    ) as connection:
+    async with await _find_primary(conninfo) as connection:
         with cut_after(connection, _ANSWER_TIMEOUT):
             cursor = await connection.execute(
                 "select pg_catalog.pg_blocking_pids(pid) from pg_catalog.pg_stat_activity where pid = %s",

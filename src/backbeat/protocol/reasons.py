@@ -690,6 +690,7 @@ CHANGES_UNAVAILABLE = Reason(
     meaning="Row changes do not arrive at the moment.",
     causes=(
         "The database is away, or the replication stream was lost.",
+        "The address of the database leads to a standby that nobody has promoted.",
         "Postgres has no replication slot or walsender left.",
         "The server's login lacks REPLICATION, or `wal_level` is not `logical`.",
     ),

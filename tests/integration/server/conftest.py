@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 import websockets
+from tests.integration.conftest import LOGIN, PASSWORD
 
+from backbeat.local.postgres import EmbeddedPostgres
+from backbeat.postgres.database import migrate
+from backbeat.postgres.stream import ReplicationStream
 from backbeat.server.app import create_app, realtime_routes, run_realtime
 from backbeat.server.feed import Feed
 from backbeat.server.http import HttpServer
@@ -25,6 +32,14 @@ SECRET = "a secret of at least thirty-two bytes"
 ERIC = "00000000-0000-0000-0000-00000000000e"
 MIKE = "00000000-0000-0000-0000-00000000000a"
 PATIENCE = 15.0
+
+NEWS = {"event": "*", "schema": "public", "table": "news"}
+CONFIRMED = {
+    "channel": "x",
+    "extension": "postgres_changes",
+    "message": "Subscribed to PostgreSQL",
+    "status": "ok",
+}
 
 SCHEMA = """
 create table songs (
@@ -132,6 +147,68 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         finally:
             stop.set()
             await serving
+
+
+def with_news(postgres: EmbeddedPostgres) -> None:
+    """Prepare a cluster of a test's own, with a published table."""
+    asyncio.run(migrate(postgres.url, login=LOGIN, password=PASSWORD))
+    with psycopg.connect(postgres.url, autocommit=True) as owner:
+        owner.execute("create table news (id int primary key, headline text)")
+        owner.execute("grant select on news to authenticated")
+        owner.execute("alter publication supabase_realtime add table news")
+
+
+def login_to(postgres: EmbeddedPostgres) -> str:
+    """The address of a cluster for the login of the server."""
+    return postgres.url.replace("postgres:postgres@", f"{LOGIN}:{PASSWORD.replace(' ', '%20')}@")
+
+
+async def system(client: RawClient, status: str) -> dict[str, Any]:
+    """The next system message with a status."""
+    while True:
+        payload: dict[str, Any] = (await client.until("system"))[4]
+        if payload["status"] == status:
+            return payload
+
+
+async def headline(client: RawClient) -> object:
+    """The headline of the next change."""
+    return (await client.until("postgres_changes"))[4]["data"]["record"]["headline"]
+
+
+async def ready(server: Running) -> tuple[int, dict[str, Any]]:
+    """Ask whether the server is ready."""
+
+    def ask() -> tuple[int, dict[str, Any]]:
+        try:
+            with urllib.request.urlopen(server.url.replace("ws://", "http://") + "/ready") as answer:  # noqa: S310 - loopback
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    return await asyncio.to_thread(ask)
+
+
+async def unready(server: Running) -> dict[str, Any]:
+    """Wait until the server is not ready; what it says about its stream."""
+    async with asyncio.timeout(PATIENCE):
+        while (answer := await ready(server))[0] == 200:
+            await asyncio.sleep(0.02)
+    stream: dict[str, Any] = answer[1]["stream"]
+    return stream
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often, and lose patience soon."""
+    stream = partial(
+        ReplicationStream, backoff=(0.01, 0.1), slow_retry=0.05, status_interval=0.05, silence=0.5
+    )
+    monkeypatch.setattr("backbeat.server.feed.ReplicationStream", stream)
+    monkeypatch.setattr("backbeat.server.feed.WATCH_INTERVAL", 0.05)
+    monkeypatch.setattr("backbeat.server.health.PROBE_PATIENCE", 0.2)
+    monkeypatch.setattr("backbeat.server.health.PROBE_INTERVAL", 0.0)
 
 
 @pytest.fixture

@@ -3,49 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial
 from typing import Any, TypeAlias
 
 import psycopg
 import pytest
 from tests.faults import FaultyLine
-from tests.integration.conftest import LOGIN, PASSWORD
-from tests.integration.server.conftest import PATIENCE, SECRET, RawClient, Running, running, slot_is_active
+from tests.integration.server.conftest import (
+    CONFIRMED,
+    NEWS,
+    PATIENCE,
+    SECRET,
+    Running,
+    headline,
+    login_to,
+    running,
+    slot_is_active,
+    system,
+    unready,
+    with_news,
+)
 
 from backbeat.local.postgres import EmbeddedPostgres
-from backbeat.postgres.database import migrate
-from backbeat.postgres.stream import ReplicationStream
 from backbeat.server.settings import Settings
 
 Connection: TypeAlias = psycopg.AsyncConnection[Any]
 MakeSettings: TypeAlias = Callable[..., Settings]
-System: TypeAlias = dict[str, Any]
 
-NEWS = {"event": "*", "schema": "public", "table": "news"}
 PLANS = {"event": "*", "schema": "public", "table": "plans"}
-CONFIRMED = {
-    "channel": "x",
-    "extension": "postgres_changes",
-    "message": "Subscribed to PostgreSQL",
-    "status": "ok",
-}
 SLOT = "never_silent"
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look often, and lose patience soon."""
-    stream = partial(
-        ReplicationStream, backoff=(0.01, 0.1), slow_retry=0.05, status_interval=0.05, silence=0.5
-    )
-    monkeypatch.setattr("backbeat.server.feed.ReplicationStream", stream)
-    monkeypatch.setattr("backbeat.server.feed.WATCH_INTERVAL", 0.05)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @asynccontextmanager
@@ -60,42 +50,6 @@ async def serving(database: Connection, settings: Settings) -> AsyncIterator[Run
         "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
         " where database = current_database() and not temporary"
     )
-
-
-async def system(client: RawClient, status: str) -> System:
-    """The next system message with a status."""
-    while True:
-        payload: System = (await client.until("system"))[4]
-        if payload["status"] == status:
-            return payload
-
-
-async def headline(client: RawClient) -> object:
-    """The headline of the next change."""
-    return (await client.until("postgres_changes"))[4]["data"]["record"]["headline"]
-
-
-async def ready(server: Running) -> tuple[int, dict[str, Any]]:
-    """Ask whether the server is ready."""
-
-    def ask() -> tuple[int, dict[str, Any]]:
-        try:
-            with urllib.request.urlopen(server.url.replace("ws://", "http://") + "/ready") as answer:  # noqa: S310 - loopback
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
-
-    return await asyncio.to_thread(ask)
-
-
-async def unready(server: Running) -> dict[str, Any]:
-    """Wait until the server is not ready; what it says about its stream."""
-    async with asyncio.timeout(PATIENCE):
-        while (answer := await ready(server))[0] == 200:
-            await asyncio.sleep(0.02)
-    stream: dict[str, Any] = answer[1]["stream"]
-    return stream
 
 
 async def kill_stream(database: Connection) -> None:
@@ -197,24 +151,24 @@ async def test_a_stalled_line_is_told_and_healed(
         assert "gap_since" in await system(client, "ok")
 
 
-async def test_a_restarted_database_is_told_and_healed() -> None:
+@pytest.fixture
+def own_postgres() -> Iterator[EmbeddedPostgres]:
+    """A cluster that may be stopped."""
+    with EmbeddedPostgres.ephemeral() as postgres:
+        with_news(postgres)
+        yield postgres
+
+
+async def test_a_restarted_database_is_told_and_healed(own_postgres: EmbeddedPostgres) -> None:
     """Channels stay joined, hear of it, and get what is committed after it."""
-    async with AsyncExitStack() as stack:
-        postgres = stack.enter_context(EmbeddedPostgres.ephemeral())
-        await migrate(postgres.url, login=LOGIN, password=PASSWORD)
-        async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as owner:
-            await owner.execute("create table news (id int primary key, headline text)")
-            await owner.execute("grant select on news to authenticated")
-            await owner.execute("alter publication supabase_realtime add table news")
-        url = postgres.url.replace("postgres:postgres@", f"{LOGIN}:{PASSWORD.replace(' ', '%20')}@")
-        server = await stack.enter_async_context(running(Settings(database_url=url, jwt_secret=SECRET)))
-        client = await stack.enter_async_context(server.client())
+    settings = Settings(database_url=login_to(own_postgres), jwt_secret=SECRET)
+    async with running(settings) as server, server.client() as client:
         await client.subscribed("realtime:x", [NEWS], token=server.token())
-        await asyncio.to_thread(postgres.stop)
+        await asyncio.to_thread(own_postgres.stop)
         await system(client, "error")
-        postgres.start()
+        own_postgres.start()
         assert "gap_since" in await system(client, "ok")
-        async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as owner:
+        async with await psycopg.AsyncConnection.connect(own_postgres.url, autocommit=True) as owner:
             await owner.execute("insert into news values (1, 'after')")
         assert await headline(client) == "after"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backbeat.errors import Retry
-from backbeat.postgres.walsender import Position, Preconditions, resume_at
+from backbeat.postgres.walsender import Position, Preconditions, fork_of, resume_at
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,38 @@ HANDLED = Position("cluster", 1, 500)
 
 
 @pytest.mark.parametrize(
-    ("resume", "here", "confirmed", "expected"),
+    ("resume", "here", "confirmed", "fork", "expected"),
     [
-        pytest.param(None, Position("cluster", 1, 0), 400, (Position("cluster", 1, 0), False), id="first"),
-        pytest.param(HANDLED, Position("cluster", 1, 0), 400, (HANDLED, False), id="the same history"),
-        pytest.param(HANDLED, Position("cluster", 1, 0), 501, (HANDLED, True), id="read by others"),
+        pytest.param(None, ("cluster", 1), 400, None, (("cluster", 1, 0), False), id="first"),
+        pytest.param(HANDLED, ("cluster", 1), 400, None, (HANDLED, False), id="the same history"),
+        pytest.param(HANDLED, ("cluster", 1), 501, None, (HANDLED, True), id="read by others"),
+        pytest.param(HANDLED, ("cluster", 2), 400, 600, (("cluster", 2, 500), False), id="promoted"),
         pytest.param(
-            HANDLED, Position("cluster", 2, 0), 400, (Position("cluster", 2, 0), False), id="promoted"
+            HANDLED, ("cluster", 2), 501, 600, (("cluster", 2, 500), True), id="promoted, read by others"
         ),
+        pytest.param(HANDLED, ("cluster", 2), 400, 450, (("cluster", 2, 450), True), id="promoted too early"),
+        pytest.param(HANDLED, ("cluster", 2), 400, None, (("cluster", 2, 0), True), id="another history"),
+        pytest.param(HANDLED, ("other", 1), 400, None, (("other", 1, 0), True), id="another cluster"),
         pytest.param(
-            HANDLED, Position("other", 1, 0), 400, (Position("other", 1, 0), True), id="another cluster"
+            HANDLED, ("other", 2), 400, 600, (("other", 2, 0), True), id="another cluster, promoted"
         ),
     ],
 )
 def test_where_a_durable_slot_goes_on(
-    resume: Position | None, here: Position, confirmed: int, expected: tuple[Position, bool]
+    resume: Position | None,
+    here: tuple[str, int],
+    confirmed: int,
+    fork: int | None,
+    expected: tuple[Position, bool],
 ) -> None:
-    """A position counts in its own history only; what the slot has forgotten unseen is a gap."""
-    assert resume_at(resume, here, confirmed) == expected
+    """A position counts as far as the histories are the same; what is missing or never happened is a gap."""
+    assert resume_at(resume, Position(*here, 0), confirmed, fork) == expected
+
+
+HISTORY = "1\t0/3000A68\tno recovery target specified\n\n2\t1A/C0000028\tbefore 2026-01-01 00:00:00+00\n"
+
+
+@pytest.mark.parametrize(("timeline", "fork"), [(1, 0x3000A68), (2, 0x1AC0000028), (3, None)])
+def test_where_a_timeline_was_left(timeline: int, fork: int | None) -> None:
+    """Two numbers with a slash are one of 64 bits; a timeline that is not there was never left."""
+    assert fork_of(HISTORY, timeline) == fork

@@ -11,7 +11,8 @@ select p.schemaname::text,
            from pg_catalog.pg_attribute a
            where a.attrelid = c.oid and a.attnum > 0
          ),
-         p.attnames
+         -- A column of Postgres 15 and newer.
+         to_jsonb(p) -> 'attnames'
        )
 from pg_catalog.pg_publication_tables p
 join pg_catalog.pg_namespace n on n.nspname = p.schemaname

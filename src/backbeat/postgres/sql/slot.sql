@@ -9,10 +9,5 @@ select array(
        extract(epoch from statement_timestamp())::float8 as "when",
        pg_catalog.pg_wal_lsn_diff(here.lsn, slot.restart_lsn)::int8 as retained,
        pg_catalog.pg_wal_lsn_diff(here.lsn, slot.confirmed_flush_lsn)::int8 as behind
-from (
-       select case
-                when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
-                else pg_catalog.pg_current_wal_lsn()
-              end as lsn
-     ) here
+from (select pg_catalog.pg_current_wal_lsn() as lsn) here
 left join pg_catalog.pg_replication_slots slot on slot.slot_name = %(slot)s

@@ -13,13 +13,7 @@ select current_setting('wal_level') as wal_level,
          where slot_name = %(slot)s
        ) as slot,
        (
-         select pg_catalog.pg_wal_lsn_diff(
-           case
-             when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
-             else pg_catalog.pg_current_wal_lsn()
-           end,
-           restart_lsn
-         )::int8
+         select pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::int8
          from pg_catalog.pg_replication_slots
          where slot_name = %(slot)s
        ) as retained,
