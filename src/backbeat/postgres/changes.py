@@ -20,6 +20,7 @@ import structlog
 from backbeat.errors import Refusal
 from backbeat.postgres.conditions import Member
 from backbeat.postgres.evaluator import Evaluator
+from backbeat.postgres.overtaken import Overtaken
 from backbeat.postgres.payloads import Payload, trouble
 from backbeat.postgres.policies import Audience
 from backbeat.postgres.registrar import Registrar
@@ -83,6 +84,7 @@ class _Draft:
         self._groups: dict[tuple[Subscription, ...], list[int]] = {}
         self._claims: dict[int, Claims] = {}
         self._seen: dict[int, list[Subscription]] = {}
+        self._refused: set[int] = set()
 
     def add(self, change: RowChange, version: Version, subscriptions: Iterable[Subscription]) -> None:
         """Ask about a version for the sake of some subscriptions."""
@@ -115,6 +117,11 @@ class _Draft:
             for subscription in group:
                 for place in asked.intersection(seen.get(id(subscription.claims), ())):
                     self._seen[place].append(subscription)
+            self._refused.update(place for place in places if len(self._seen[place]) < len(group))
+
+    def refused(self) -> list[RowChange]:
+        """Tell which changes not everybody sees who was asked."""
+        return [change for change, place in self.places.items() if place in self._refused]
 
     def allowed(self, change: RowChange) -> list[Subscription]:
         """Tell which of the subscriptions that want a change are of those who may see it."""
@@ -158,6 +165,7 @@ class Changes:
         self._subscriptions = Subscriptions()
         self._attempts: dict[Hashable, object] = {}
         self._visibility = Visibility(database_url, classify=classify)
+        self._overtaken = Overtaken()
         self._registrar = Registrar(database_url, publication)
         self._evaluator = Evaluator(database_url)
         self._payloads: dict[tuple[int, str, tuple[str, ...] | None], tuple[Relation, Access, Payload]] = {}
@@ -174,6 +182,11 @@ class Changes:
     def dropped_stale(self) -> int:
         """How many of those were not sent because the row had changed again before it was asked about."""
         return self._visibility.dropped_stale
+
+    @property
+    def overtaken(self) -> int:
+        """How many changes not everybody who was asked could see, while the row had changed again by then."""
+        return self._overtaken.count
 
     @property
     def denied_by_error(self) -> int:
@@ -311,6 +324,7 @@ class Changes:
             wanted = await self._evaluated(wanted)
             # Whom it is no use to ask may have changed with the catalogue. `ask` tells, asked or not.
             if not wanted and not any(seen is not None and seen.limits for seen in access.values()):
+                self._overtaken.note(changes, access, (), 0)
                 return []
             drafts = _drafts(wanted, access, last_versions(later, access))
             answers = await self._visibility.ask(
@@ -323,6 +337,8 @@ class Changes:
                 break
         for draft, answer in zip(drafts.values(), answers, strict=True):
             draft.answered(answer)
+        refused = {change for draft in drafts.values() for change in draft.refused()}
+        self._overtaken.note(changes, access, refused, self._visibility.asked_until)
         deliveries: list[Delivery] = []
         for change, by_role in wanted:
             for role, subscriptions in by_role.items():

@@ -55,10 +55,26 @@ class RowChange:
         """The primary key of the row, or None if it did not come along."""
         return self.texts(access.key)
 
+    def key_before(self, access: Access) -> tuple[str, ...] | None:
+        """The primary key it had before, or None if there was none or it did not come along."""
+        return None if self.old is None else _texts(_known(self.relation, self.old), access.key)
+
     def texts(self, columns: Iterable[str]) -> tuple[str, ...] | None:
         """What stands in some columns, or None if one of them is NULL or did not come along."""
-        parts = [self.values.get(name) for name in columns]
-        return tuple(part.decode() for part in parts if part is not None) if None not in parts else None
+        return _texts(self.values, columns)
+
+
+def _known(relation: Relation, row: Row) -> dict[str, bytes | None]:
+    return {
+        column.name: value
+        for column, value in zip(relation.columns, row, strict=True)
+        if value is not UNCHANGED
+    }
+
+
+def _texts(values: Mapping[str, bytes | None], columns: Iterable[str]) -> tuple[str, ...] | None:
+    parts = [values.get(name) for name in columns]
+    return tuple(part.decode() for part in parts if part is not None) if None not in parts else None
 
 
 def row_changes(
@@ -90,11 +106,7 @@ def row_changes(
                 new,
                 old,
                 updated,
-                {
-                    column.name: value
-                    for column, value in zip(relation.columns, row, strict=True)
-                    if value is not UNCHANGED
-                },
+                _known(relation, row),
             )
 
 

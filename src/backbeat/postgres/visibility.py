@@ -64,6 +64,7 @@ def _text(name: str) -> str:
     return (files("backbeat.postgres") / "sql" / name).read_text()
 
 
+_WAL_END: Final = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8"
 _ACCESS = _text("access.sql")
 _FINGERPRINTS = _text("fingerprints.sql")
 _PENDING = _text("pending.sql")
@@ -170,6 +171,7 @@ class Visibility:
         checked: how many pairs of row and viewer were asked about.
         dropped_stale: for how many of them the visible version was no longer the one in question.
         denied_by_error: how many got no answer because a policy failed or took too long.
+        asked_until: where the WAL ended when the last questions had been answered.
     """
 
     def __init__(self, url: str, *, classify: bool = True) -> None:
@@ -177,6 +179,7 @@ class Visibility:
         self.checked = 0
         self.dropped_stale = 0
         self.denied_by_error = 0
+        self.asked_until = 0
         self._dedicated = Dedicated(
             url,
             name="backbeat visibility",
@@ -256,6 +259,7 @@ class Visibility:
                 await self._over(connection, xids)
                 seen = [await self._patiently(connection, call) for call in calls]
                 now = await self._current(connection, tables)
+                self.asked_until = await _wal_end(connection)
             if not self._hold(now):
                 self._forget(now)
                 return None
@@ -276,8 +280,7 @@ class Visibility:
             now = await self._current(connection, tables)
             self._forget(now)
             found = await read_access(connection, tables, roles)
-            cursor = await connection.execute("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8")
-            ((since,),) = await cursor.fetchall()
+            since = await _wal_end(connection)
         found = {pair: msgspec.structs.replace(each, since=since) for pair, each in found.items()}
         self._fingerprints |= now
         if not self._classify:
@@ -340,9 +343,11 @@ class Visibility:
                 pending = await connection.execute(_PENDING, {"xids": list(xids)})
                 cursors = [await connection.execute(*_statement(call)) for call in calls]
                 state = await connection.execute(_FINGERPRINTS, {"tables": list(tables)})
+                end = await connection.execute(_WAL_END)
             if await pending.fetchone() == (False,):
                 break
             await self._over(connection, xids)
+        ((self.asked_until,),) = await end.fetchall()
         seen = [[_Seen(*row) for row in await cursor.fetchall()] for cursor in cursors]
         return seen, dict.fromkeys(tables) | dict(await state.fetchall())
 
@@ -507,6 +512,11 @@ class Visibility:
                 )
             else:
                 made_for[name] = state
+
+
+async def _wal_end(connection: Connection) -> int:
+    ((end,),) = await (await connection.execute(_WAL_END)).fetchall()
+    return int(end)
 
 
 def _nobody(call: _Call, failure: str) -> list[_Seen]:

@@ -163,6 +163,7 @@ class Feed:
         metrics.watch("realtime_subscriptions_manager_subscribers", lambda: len(changes.subscribers()))
         metrics.watch("backbeat_changes_checked_total", lambda: changes.checked)
         metrics.watch("backbeat_changes_dropped_stale_total", lambda: changes.dropped_stale)
+        metrics.watch("backbeat_changes_overtaken_total", lambda: changes.overtaken)
         metrics.watch("backbeat_changes_denied_by_error_total", lambda: changes.denied_by_error)
         metrics.watch("backbeat_stream_up", self.streaming.is_set)
         metrics.watch("backbeat_stream_since_seconds", lambda: self.state.since)

@@ -277,6 +277,11 @@ FAMILIES: Final = (
         "Those of them not sent because the row had changed again; the later change follows.",
     ),
     Family(
+        "backbeat_changes_overtaken_total",
+        "counter",
+        "Row changes that somebody asked about did not see, while the row had changed again by then.",
+    ),
+    Family(
         "backbeat_changes_denied_by_error_total",
         "counter",
         "Those of them not sent because a policy failed or took too long.",

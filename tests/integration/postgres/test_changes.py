@@ -447,6 +447,38 @@ async def test_a_row_that_moved_on_does_not_carry_its_past_along(
     assert band.changes.dropped_stale == dropped
 
 
+@pytest.mark.parametrize(
+    ("again", "overtaken"),
+    [
+        ("delete from songs where id = 1", 1),
+        (f"update songs set owner = '{BEN}' where id = 1", 1),
+        (f"update songs set owner = '{BEN}', id = 3 where id = 1", 1),
+        ("update songs set title = '' where id = 2", 0),
+    ],
+)
+async def test_a_change_that_was_overtaken_is_counted(
+    band: Band, again: LiteralString, overtaken: int
+) -> None:
+    """Whether Anna could have seen the row cannot be told any more."""
+    await band.subscribe("anna", claims(ANNA), {"table": "songs", "event": "INSERT"})
+    band.open.clear()
+    await band.run(A1, B2)
+    await band.run(again)
+    band.open.set()
+    assert (await band.records("anna"), band.changes.overtaken) == ([] if overtaken else [1], overtaken)
+
+
+async def test_a_change_that_came_after_the_question_has_overtaken_nothing(band: Band) -> None:
+    """Anna was asked about the row while it was there, and sees it no more for another reason."""
+    await band.run("create policy none on songs as restrictive for select using (title <> 'One')")
+    await band.subscribe("anna", claims(ANNA))
+    await band.run(f"insert into songs values (1, '{ANNA}', 'One')")
+    await band.settle()
+    await band.run("delete from songs")
+    await band.settle()
+    assert band.changes.overtaken == 0
+
+
 async def test_a_row_that_moved_within_its_transaction_does_not_either(band: Band) -> None:
     """What a transaction wrote and overwrote was never there for anybody."""
     await band.subscribe("anna", claims(ANNA))
