@@ -44,8 +44,11 @@ __all__ = ["Changes", "Delivery"]
 
 log = structlog.get_logger("backbeat.changes")
 
-ROWS: Final = 200
-"""How many changes are checked together."""
+ROWS: Final = 1_000
+"""How many changes are checked together, at most."""
+
+PAIRS: Final = 200_000
+"""How many pairs of change and subscription are checked together, or those of a single change."""
 
 BACKOFF: Final = (0.1, 5.0)
 """The shortest and the longest pause before asking again, when the database is away. Seconds."""
@@ -279,18 +282,18 @@ class Changes:
             transactions: in the order of their commits.
         """
         changes = list(row_changes(transactions, self._concern))
-        for start in range(0, len(changes), ROWS):
-            part, later = changes[start : start + ROWS], changes[start:]
+        while changes:
             shortest, longest = BACKOFF
             pause = shortest
             while True:
                 try:
-                    deliveries = await self._deliveries(part, later)
+                    handled, deliveries = await self._deliveries(changes)
                     break
                 except psycopg.Error:
                     log.warning("row changes wait for the database", exc_info=True)
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
                     pause = min(pause * 2, longest)
+            del changes[:handled]
             if deliveries:
                 self.sent += sum(len(delivery.recipients) for delivery in deliveries)
                 self._deliver(deliveries)
@@ -300,13 +303,16 @@ class Changes:
         name = relation.schema, relation.table
         return name != MESSAGES and self._subscriptions.concern(*name)
 
-    async def _deliveries(self, changes: Sequence[RowChange], later: Sequence[RowChange]) -> list[Delivery]:
-        """Find out who gets which changes, and write them.
+    async def _deliveries(self, waiting: Sequence[RowChange]) -> tuple[int, list[Delivery]]:
+        """Find out who gets the next changes, and write them.
 
         Args:
-            changes: those to handle now.
-            later: the same and all that follow, among them later changes to the same rows.
+            waiting: the changes to handle, and all that follow, among them later changes to the same rows.
+
+        Returns:
+            How many of them were handled, and what is to be sent.
         """
+        changes = waiting[:ROWS]
         tables = {change.relation.oid: change.relation for change in changes}
         pairs = {
             (oid, role)
@@ -316,17 +322,13 @@ class Changes:
         while True:
             access = await self._visibility.access(pairs)
             candidates = await self._candidates(changes, access)
-            wanted = [
-                (change, by_role)
-                for change in changes
-                if (by_role := self._matching(change, access, candidates))
-            ]
+            wanted, changes = self._wanted(changes, access, candidates)
             wanted = await self._evaluated(wanted)
             # Whom it is no use to ask may have changed with the catalogue. `ask` tells, asked or not.
             if not wanted and not any(seen is not None and seen.limits for seen in access.values()):
                 self._overtaken.note(changes, access, (), 0)
-                return []
-            drafts = _drafts(wanted, access, last_versions(later, access))
+                return len(changes), []
+            drafts = _drafts(wanted, access, last_versions(waiting, access))
             answers = await self._visibility.ask(
                 {oid for oid, _ in pairs},
                 [draft.question() for draft in drafts.values()],
@@ -346,7 +348,7 @@ class Changes:
                 seen = access[pair]
                 if seen is not None:
                     deliveries += await self._for_role(change, seen, drafts.get(pair), subscriptions)
-        return deliveries
+        return len(changes), deliveries
 
     async def _for_role(
         self, change: RowChange, access: Access, draft: _Draft | None, subscriptions: list[Subscription]
@@ -405,6 +407,24 @@ class Changes:
                 for change in limited:
                     found[change, role] = {user for each in known for user in each.get(change, ())}
         return found
+
+    def _wanted(
+        self,
+        changes: Sequence[RowChange],
+        access: Mapping[tuple[int, str], Access | None],
+        candidates: Mapping[tuple[RowChange, str], set[str]],
+    ) -> tuple[list[_Wanted], Sequence[RowChange]]:
+        """Find who wants which changes, and how many changes there are until that is enough for now."""
+        wanted: list[_Wanted] = []
+        pairs = 0
+        for number, change in enumerate(changes):
+            by_role = self._matching(change, access, candidates)
+            pairs += sum(len(found) for found in by_role.values())
+            if pairs > PAIRS and number:
+                return wanted, changes[:number]
+            if by_role:
+                wanted.append((change, by_role))
+        return wanted, changes
 
     def _matching(
         self,

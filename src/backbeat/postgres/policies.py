@@ -56,6 +56,8 @@ class Policy(msgspec.Struct, frozen=True):
     permissive: bool
     condition: str | None
     """The USING expression, written with an empty search_path; None where there is none."""
+    volatile: bool | None = False
+    """Whether it calls a function that may do anything, even make the viewer somebody else."""
 
 
 class Related(msgspec.Struct, frozen=True):
@@ -147,6 +149,8 @@ class Access(msgspec.Struct, frozen=True, dict=True):
         All permissive policies have to be understood. What the restrictive ones ask for can only add to that.
         """
         if self.audience is not Audience.ASK or not self.classified or not self.uid_is_sub:
+            return ()
+        if any(policy.volatile for policy in self.policies):
             return ()
         found: set[Limit] = set()
         for policy in self.policies:

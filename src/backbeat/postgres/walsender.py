@@ -261,6 +261,12 @@ class Walsender:
                     return True
                 size, message = self._pgconn.get_copy_data(1)
                 if size == 0:
+                    # What has arrived by now is handled together, and libpq takes a few rows at a time. When
+                    # the connection is found to be lost, it may still have some.
+                    with suppress(psycopg.OperationalError):
+                        self._pgconn.consume_input()
+                    size, message = self._pgconn.get_copy_data(1)
+                if size == 0:
                     return True
                 if size < 0:
                     self._failure = self._ending()

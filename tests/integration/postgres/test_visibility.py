@@ -223,6 +223,10 @@ MINE = Member("public", "members", "member", (("band", "band"),))
     ("condition", "limits"),
     [
         ("auth.uid() = owner", {Owner("owner")}),
+        ("auth.uid() = owner and calm()", {Owner("owner")}),
+        ("auth.uid() = owner and wild()", ()),
+        ("auth.uid() = owner and 1 operator(public.~~~) 1", ()),
+        ("auth.uid() = owner and set_config('a.b', 'c', true) is not null", ()),
         ("owner = (select auth.uid())", {Owner("owner")}),
         ("auth.uid() in (owner)", {Owner("owner")}),
         ("auth.uid() = (select owner)", ()),

@@ -153,6 +153,16 @@ def test_whom_to_ask_is_not_known_otherwise(change: dict[str, Any]) -> None:
     assert msgspec.structs.replace(OWNED, policies=policies, **change).limits == ()
 
 
+@pytest.mark.parametrize("permissive", [True, False])
+def test_a_function_that_may_do_anything_may_let_anybody_through(permissive: bool) -> None:
+    """It can set the claims that `auth.uid()` looks at, for what is evaluated after it."""
+    policies = (
+        Policy(permissive=True, condition=OWN),
+        Policy(permissive=permissive, condition=f"(pose() AND {OWN})", volatile=True),
+    )
+    assert msgspec.structs.replace(OWNED, policies=policies).limits == ()
+
+
 @pytest.mark.parametrize(
     "change",
     [

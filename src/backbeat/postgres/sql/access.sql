@@ -59,7 +59,17 @@ from (
     ) as key,
     (
       select coalesce(json_agg(json_build_object(
-        'permissive', p.polpermissive, 'condition', pg_get_expr(p.polqual, p.polrelid)
+        'permissive', p.polpermissive,
+        'condition', pg_get_expr(p.polqual, p.polrelid),
+        'volatile', pg_get_expr(p.polqual, p.polrelid) ~ '\mset_config\M' or exists (
+          select
+          from pg_depend d
+          left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
+          join pg_proc f on f.oid = coalesce(o.oprcode, d.refobjid)
+          where d.classid = 'pg_policy'::regclass and d.objid = p.oid
+            and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
+            and f.provolatile = 'v'
+        )
       ) order by p.polname), '[]')
       from pg_policy p
       where p.polrelid = c.oid and p.polcmd in ('r', '*')
