@@ -92,7 +92,7 @@ create function gullible() returns uuid {immutable} language sql as
 -- Volatile: the planner would call it for its estimates, and fail where no row ever gets that far.
 create function level() returns int volatile language plpgsql as
   $$ begin return (auth.jwt() ->> 'level')::int; end $$;
--- Whoever climbs is the login from there on, in the middle of a query: what follows it must not fail for that.
+-- Whoever climbs is the login from there on, in the middle of a query: what follows must not fail for that.
 grant usage on schema auth to public;
 create function climb() returns boolean volatile cost 0.0001 language plpgsql as $$ begin
   if auth.uid() = '00000000-0000-0000-0000-00000000000a' then

@@ -223,8 +223,8 @@ MINE = Member("public", "members", "member", (("band", "band"),))
     ("condition", "limits"),
     [
         ("auth.uid() = owner", {Owner("owner")}),
-        ("auth.uid() = owner and calm()", {Owner("owner")}),
-        ("auth.uid() = owner and wild()", ()),
+        ("auth.uid() = owner and public.calm()", {Owner("owner")}),
+        ("auth.uid() = owner and public.wild()", ()),
         ("auth.uid() = owner and 1 operator(public.~~~) 1", ()),
         ("auth.uid() = owner and set_config('a.b', 'c', true) is not null", ()),
         ("owner = (select auth.uid())", {Owner("owner")}),
@@ -267,6 +267,10 @@ async def test_whom_a_policy_lets_through_is_read_from_its_condition(
     songs.run(
         "create function public.uid() returns uuid language sql stable as 'select auth.uid()';"
         "create operator public.= (leftarg = uuid, rightarg = uuid, function = uuid_ne);"
+        "create function public.calm() returns boolean language sql stable return true;"
+        "create function public.wild() returns boolean language sql volatile return true;"
+        "create function public.wild(int, int) returns boolean language sql volatile return true;"
+        "create operator public.~~~ (leftarg = int, rightarg = int, function = public.wild);"
         "alter table songs add band int;"
         "alter table members add label varchar, add level int;"
         "create table hidden (like members);"
