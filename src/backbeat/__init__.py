@@ -1,7 +1,23 @@
-"""Authenticated realtime for Postgres: a server that speaks the Supabase Realtime protocol."""
+"""Authenticated realtime for Postgres: a server that speaks the Supabase Realtime protocol, and a client."""
 
-from importlib.metadata import version
+from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
 
-__version__ = version("backbeat")
+from backbeat.version import VERSION
+
+if TYPE_CHECKING:
+    from backbeat.client import Broadcast, Change, F, Presence, RealtimeClient
+
+__all__ = ["Broadcast", "Change", "F", "Presence", "RealtimeClient", "__version__"]
+
+__version__ = VERSION
+
+
+def __getattr__(name: str) -> Any:
+    # The server needs nothing of the client, and does not wait for it to be imported.
+    if name in __all__:
+        from backbeat import client  # noqa: PLC0415
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,6 +9,15 @@
     │   ├── MigrationError        the schema could not be brought up to date
     │   └── StreamError           the replication stream could not start, or was lost
     ├── ProtocolError             bytes that break the protocol: harms only whoever sent them
+    │   └── BindingMismatch       the server confirmed other change subscriptions than were asked for
+    ├── ClientError               what a client could not do, and no server said why
+    │   ├── ConnectFailed         no socket could be opened
+    │   ├── ConnectionLost        the socket went while something was under way
+    │   ├── NoReply               the server did not answer in time
+    │   ├── TokenUnavailable      a user's token is needed, and there is none that can be used
+    │   ├── NotSubscribed         something was sent on a channel that is not subscribed
+    │   ├── PushDropped           something was not sent, and will not be
+    │   └── ClientClosed          the client was closed
     └── Refusal                   an answer of the server: no, and why (see `backbeat.protocol.reasons`)
         ├── TokenRefused          the token is missing, malformed, expired or not ours
         ├── Denied                the token is fine, a policy says no
@@ -27,17 +36,26 @@ from enum import Enum
 __all__ = [
     "BackbeatError",
     "BadRequest",
+    "BindingMismatch",
+    "ClientClosed",
+    "ClientError",
     "ConfigurationError",
+    "ConnectFailed",
+    "ConnectionLost",
     "DatabaseError",
     "Denied",
     "MigrationError",
+    "NoReply",
+    "NotSubscribed",
     "ProtocolError",
+    "PushDropped",
     "RateLimited",
     "Refusal",
     "Retry",
     "StartError",
     "StreamError",
     "TokenRefused",
+    "TokenUnavailable",
     "Unavailable",
 ]
 
@@ -130,6 +148,64 @@ class ProtocolError(BackbeatError):
     """Bytes that break the protocol. Whoever sent them is told; nobody else notices."""
 
     code = "MalformedWebSocketMessage"
+
+
+class BindingMismatch(ProtocolError):
+    """The server confirmed other change subscriptions than the channel asked for."""
+
+    code = "BindingMismatch"
+    retry = Retry.BACKOFF
+
+
+class ClientError(BackbeatError):
+    """What a client could not do, and no server said why."""
+
+    code = "ClientError"
+
+
+class ConnectFailed(ClientError):
+    """No socket could be opened: name, port, TLS or handshake."""
+
+    code = "ConnectFailed"
+    retry = Retry.BACKOFF
+
+
+class ConnectionLost(ClientError):
+    """The socket went while something was under way; whether that arrived is not known."""
+
+    code = "ConnectionLost"
+    retry = Retry.BACKOFF
+
+
+class NoReply(ClientError):
+    """The server did not answer in time; whether it did what was asked is not known."""
+
+    code = "NoReply"
+    retry = Retry.BACKOFF
+
+
+class TokenUnavailable(ClientError):
+    """A user's token is needed, and there is none that can be used."""
+
+    code = "TokenUnavailable"
+
+
+class NotSubscribed(ClientError):
+    """Something was sent on a channel that is not subscribed."""
+
+    code = "NotSubscribed"
+
+
+class PushDropped(ClientError):
+    """Something was not sent, and will not be."""
+
+    code = "PushDropped"
+
+
+class ClientClosed(ClientError):
+    """The client was closed; what was under way ended with it."""
+
+    code = "ClientClosed"
 
 
 class Refusal(BackbeatError):

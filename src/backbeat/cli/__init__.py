@@ -8,18 +8,18 @@ from cyclopts import App
 from cyclopts.config import Env, Toml
 from rich.console import Console
 
-from backbeat import __version__
 from backbeat.cli.dev import dev
 from backbeat.cli.migrate import migrate
 from backbeat.cli.serve import serve
 from backbeat.errors import BackbeatError
+from backbeat.version import VERSION
 
 __all__ = ["app", "main", "run_app"]
 
 app = App(
     name="backbeat",
     help="Authenticated realtime for Postgres, for supabase-js and its kin.",
-    version=__version__,
+    version=VERSION,
     help_epilogue=(
         "Every flag can also be set as an environment variable (--jwt-secret as BACKBEAT_JWT_SECRET) or in "
         "./backbeat.toml (under [dev], [serve] or [migrate]). A flag wins over the environment, and the "

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 import msgspec
 
 from backbeat.errors import ProtocolError
-from backbeat.protocol.messages import BinaryBroadcast, Message
+from backbeat.protocol.messages import BinaryBroadcast, Message, UserBroadcast
 
 __all__ = [
     "USER_BROADCAST",
@@ -22,7 +22,9 @@ __all__ = [
     "V1",
     "V2",
     "Serializer",
+    "decode_user_broadcast",
     "encode_user_broadcast",
+    "encode_user_broadcast_push",
     "json_text",
     "serializer",
 ]
@@ -91,7 +93,12 @@ class Serializer(Protocol):
         """
 
     def encode(self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes) -> bytes:
-        """Write one message; `payload` is JSON text of an object."""
+        """Write one message of the server; `payload` is JSON text of an object."""
+
+    def encode_push(
+        self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes
+    ) -> bytes:
+        """Write one message of a client; `payload` is JSON text of an object."""
 
 
 class _V1:
@@ -114,6 +121,12 @@ class _V1:
             json_text(ref),
         )
 
+    def encode_push(
+        self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes
+    ) -> bytes:
+        text = self.encode(None, ref, topic, event, payload)
+        return b'%b,"join_ref":%b}' % (text[:-1], json_text(join_ref))
+
 
 class _V2:
     vsn = "2.0.0"
@@ -133,6 +146,8 @@ class _V2:
             json_text(event),
             payload,
         )
+
+    encode_push = encode
 
 
 V1: Final[Serializer] = _V1()
@@ -165,26 +180,46 @@ def _user_broadcast_push(data: bytes) -> BinaryBroadcast:
     Raises:
         ProtocolError: it is truncated, of another kind, or its parts are not what they claim to be.
     """
-    if len(data) < 7 or data[0] != USER_BROADCAST_PUSH:
-        raise ProtocolError("The binary frame is truncated, or not a broadcast (kind 3).")
-    start = 7
+    (join_ref, ref, topic, user_event, _), payload, is_json = _binary(data, USER_BROADCAST_PUSH, fields=5)
+    return BinaryBroadcast(join_ref or None, ref or None, topic, user_event, payload, is_json)
+
+
+def decode_user_broadcast(data: bytes) -> UserBroadcast:
+    """Read one binary frame: a user broadcast (kind 4), the only kind stock servers send (section 2.3).
+
+    Raises:
+        ProtocolError: it is truncated, of another kind, or its parts are not what they claim to be.
+    """
+    (topic, user_event, metadata), payload, is_json = _binary(data, USER_BROADCAST, fields=3)
+    return UserBroadcast(topic, user_event, payload, is_json, metadata.encode())
+
+
+def _binary(data: bytes, kind: int, *, fields: int) -> tuple[list[str], bytes, bool]:
+    """Read a binary frame: its kind, the lengths of its fields, how it is encoded, fields, payload.
+
+    The last field is the metadata: JSON text of an object, or empty.
+    """
+    start = 2 + fields
+    if len(data) < start or data[0] != kind:
+        raise ProtocolError(f"The binary frame is truncated, or not a broadcast (kind {kind}).")
+    is_json = data[start - 1] != 0
     parts: list[bytes] = []
-    for length in data[1:6]:
+    for length in data[1 : 1 + fields]:
         parts.append(data[start : start + length])
         start += length
     if start > len(data):
         raise ProtocolError("The binary frame is truncated.")
-    payload, is_json = data[start:], data[6] != 0
+    payload = data[start:]
     try:
-        join_ref, ref, topic, user_event, metadata = (part.decode() for part in parts)
-        if metadata:
-            msgspec.json.decode(metadata, type=dict[str, msgspec.Raw])
+        texts = [part.decode() for part in parts]
+        if parts[-1]:
+            msgspec.json.decode(parts[-1], type=dict[str, msgspec.Raw])
         if is_json:
             payload.isascii() or payload.decode()
             _raw.decode(payload)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError("A part of the binary frame is not the text or JSON it should be.") from error
-    return BinaryBroadcast(join_ref or None, ref or None, topic, user_event, payload, is_json)
+    return texts, payload, is_json
 
 
 def encode_user_broadcast(
@@ -196,7 +231,23 @@ def encode_user_broadcast(
         ProtocolError: topic, event or metadata is longer than the 255 bytes a header can count.
     """
     header = topic.encode(), user_event.encode(), metadata
+    return _write_binary(USER_BROADCAST, header, payload, is_json=is_json)
+
+
+def encode_user_broadcast_push(
+    join_ref: str, ref: str, topic: str, user_event: str, payload: bytes, *, is_json: bool
+) -> bytes:
+    """Write a user broadcast push (kind 3).
+
+    Raises:
+        ProtocolError: topic or event is longer than the 255 bytes a header can count.
+    """
+    header = join_ref.encode(), ref.encode(), topic.encode(), user_event.encode(), b""
+    return _write_binary(USER_BROADCAST_PUSH, header, payload, is_json=is_json)
+
+
+def _write_binary(kind: int, header: tuple[bytes, ...], payload: bytes, *, is_json: bool) -> bytes:
     lengths = [len(part) for part in header]
     if max(lengths) > MAX_HEADER:
         raise ProtocolError("A binary broadcast's topic, event and metadata are limited to 255 bytes each.")
-    return b"".join((bytes((USER_BROADCAST, *lengths, is_json)), *header, payload))
+    return b"".join((bytes((kind, *lengths, is_json)), *header, payload))

@@ -12,6 +12,7 @@ __all__ = [
     "Event",
     "Incoming",
     "Message",
+    "UserBroadcast",
 ]
 
 PHOENIX: Final = "phoenix"
@@ -76,6 +77,23 @@ class BinaryBroadcast:
     user_event: str
     payload: bytes
     is_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserBroadcast:
+    """A broadcast that comes from a server as a binary frame (kind 4).
+
+    Attributes:
+        user_event: the event the application chose.
+        payload: JSON text when `is_json`, else bytes only the applications understand.
+        metadata: JSON text of an object, or nothing.
+    """
+
+    topic: str
+    user_event: str
+    payload: bytes
+    is_json: bool
+    metadata: bytes
 
 
 Incoming: TypeAlias = Message | BinaryBroadcast

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-import backbeat
 from backbeat.protocol import reasons
+from backbeat.version import VERSION
 
 if TYPE_CHECKING:
     from backbeat.protocol.reasons import Reason
@@ -31,7 +31,7 @@ def document() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "Backbeat",
-            "version": backbeat.__version__,
+            "version": VERSION,
             "description": DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbeat.errors import ProtocolError
-from backbeat.protocol.codec import V1, V2, Serializer, encode_user_broadcast, serializer
-from backbeat.protocol.messages import BinaryBroadcast, Message
+from backbeat.protocol.codec import (
+    V1,
+    V2,
+    Serializer,
+    decode_user_broadcast,
+    encode_user_broadcast,
+    encode_user_broadcast_push,
+    serializer,
+)
+from backbeat.protocol.messages import BinaryBroadcast, Message, UserBroadcast
 
 PUSH = bytes.fromhex("03 01 01 0a 02 00 01") + b"17realtime:ahi" + b'{"x":1}'
 
@@ -167,3 +175,20 @@ def test_random_binary_frames_harm_nobody(data: bytes) -> None:
     """Whatever bytes come, the answer is a broadcast or a protocol error."""
     with contextlib.suppress(ProtocolError):
         V2.decode_binary(data)
+
+
+def test_a_client_writes_what_a_server_reads() -> None:
+    """Pushes of both versions, and binary broadcasts, with refs, in both directions."""
+    for version in (V1, V2):
+        text = version.encode_push("1", "2", "realtime:a", "broadcast", b'{"n":1}')
+        assert version.decode(text) == Message("1", "2", "realtime:a", "broadcast", b'{"n":1}')
+    assert encode_user_broadcast_push("1", "7", "realtime:a", "hi", b'{"x":1}', is_json=True) == PUSH
+    answer = encode_user_broadcast("realtime:a", "hi", b"\xff", is_json=False, metadata=b'{"id":"1"}')
+    assert decode_user_broadcast(answer) == UserBroadcast("realtime:a", "hi", b"\xff", False, b'{"id":"1"}')
+
+
+@given(st.binary(max_size=40))
+def test_reading_a_broadcast_accepts_or_refuses_any_bytes(data: bytes) -> None:
+    """Nothing but a ProtocolError ever comes out."""
+    with contextlib.suppress(ProtocolError):
+        decode_user_broadcast(b"\x04" + data)

@@ -1,0 +1,470 @@
+"""Everything a client tells its user: frozen values with the time they were noticed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from backbeat.errors import BackbeatError
+
+__all__ = [
+    "BadFrame",
+    "BroadcastEvent",
+    "ChangeEvent",
+    "ChannelClosed",
+    "ChannelDenied",
+    "ChannelEvent",
+    "ClockSkewSuspected",
+    "ConnectionChanged",
+    "Delete",
+    "Event",
+    "Gap",
+    "HandlerFailed",
+    "Heartbeat",
+    "Insert",
+    "Interrupted",
+    "JoinedAsAnon",
+    "Missing",
+    "NotAJwt",
+    "Overflow",
+    "PinnedTokenExpiring",
+    "PresenceEvent",
+    "PresenceJoin",
+    "PresenceLeave",
+    "PresenceSync",
+    "PresenceUpdate",
+    "Resumed",
+    "StatusEvent",
+    "Subscribed",
+    "SystemEvent",
+    "TokenApplied",
+    "TokenProviderFailed",
+    "TokenSourceChanged",
+    "Update",
+    "Woke",
+]
+
+R = TypeVar("R")
+
+Missing: TypeAlias = Literal["broadcasts", "changes"]
+"""What may be missing after an interruption."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened.
+
+    Attributes:
+        at: when it was noticed, in seconds since the epoch.
+    """
+
+    at: float
+
+
+# The connection ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionChanged(Event):
+    """The connection is in another state.
+
+    Attributes:
+        state: the new state: `idle`, `connecting`, `open`, `draining`, `backoff`, `fatal` or `closed`.
+        error: why, if it is not what the user asked for.
+        retry_in: seconds until the next attempt, while waiting for it.
+    """
+
+    state: str
+    error: BackbeatError | None = None
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat(Event):
+    """A heartbeat was sent, answered, or not answered in time.
+
+    Attributes:
+        status: which of these.
+        latency: seconds until the answer.
+    """
+
+    status: Literal["sent", "ok", "timeout"]
+    latency: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Woke(Event):
+    """The machine, or this program, slept.
+
+    Attributes:
+        slept: for how long, in seconds, as far as the clocks tell.
+    """
+
+    slept: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadFrame(Event):
+    """A frame made no sense, and was dropped.
+
+    Attributes:
+        reason: what was wrong with it.
+        size: how large it was: bytes, or characters of text.
+    """
+
+    reason: str
+    size: int
+
+
+# Tokens -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenApplied(Event):
+    """Another token is in use from now on.
+
+    Attributes:
+        source: where it comes from.
+        fingerprint: which one it is, empty for none.
+        expires_at: when it ends, in seconds since the epoch, if it says so.
+    """
+
+    source: str
+    fingerprint: str
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSourceChanged(Event):
+    """Tokens come from somewhere else.
+
+    Attributes:
+        source: from where.
+        before: from where they came.
+    """
+
+    source: str
+    before: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenProviderFailed(Event):
+    """The token source raised, answered nonsense, or did not answer; the token before stays in use.
+
+    Attributes:
+        error: what it raised.
+        retry_in: seconds until it is asked again, if nothing can be used meanwhile.
+    """
+
+    error: Exception
+    retry_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedTokenExpiring(Event):
+    """A token given to `set_auth` ends soon, and nobody will replace it.
+
+    Attributes:
+        seconds_left: how soon.
+    """
+
+    seconds_left: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAJwt(Event):
+    """What is used as a token is no JWT; servers ignore or refuse it.
+
+    Attributes:
+        fingerprint: which one it is.
+    """
+
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockSkewSuspected(Event):
+    """The server says a token has ended that has time left here.
+
+    Attributes:
+        seconds_left: how much.
+    """
+
+    seconds_left: float
+
+
+# Channels ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelEvent(Event):
+    """Something that happened on a channel.
+
+    Attributes:
+        topic: the topic, without the prefix.
+    """
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusEvent(ChannelEvent):
+    """A channel is in another state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscribed(StatusEvent):
+    """The channel is joined for the first time since `subscribe`.
+
+    Attributes:
+        as_user: whether the join carried a user's token, and not just the API key.
+    """
+
+    as_user: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted(StatusEvent):
+    """The channel is not joined at the moment.
+
+    Attributes:
+        error: why.
+        retry_in: seconds until it joins again; None where that depends on the connection or the token.
+    """
+
+    error: BackbeatError
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(StatusEvent):
+    """The channel is joined again.
+
+    Attributes:
+        downtime: for how many seconds it was not.
+        as_user: whether the join carried a user's token, and not just the API key.
+    """
+
+    downtime: float
+    as_user: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelDenied(StatusEvent):
+    """The channel will not be joined until the token or its configuration changes.
+
+    Attributes:
+        error: why.
+    """
+
+    error: BackbeatError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelClosed(StatusEvent):
+    """The channel was left, as asked.
+
+    Attributes:
+        acknowledged: whether the server said so.
+    """
+
+    acknowledged: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedAsAnon(ChannelEvent):
+    """The channel has row changes and no user's token: rows that belong to somebody will not arrive.
+
+    Attributes:
+        tables: the tables concerned.
+    """
+
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap(ChannelEvent):
+    """Something is missing, and nobody will send it: read it again from where it is stored.
+
+    Attributes:
+        missing: what.
+        since: the beginning of the time it is missing from, in seconds since the epoch.
+        until: its end.
+        reason: why it is missing.
+    """
+
+    missing: Missing
+    since: float
+    until: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BroadcastEvent(ChannelEvent):
+    """A broadcast.
+
+    Attributes:
+        event: the event, chosen by the sender's application.
+        payload: the decoded JSON, or bytes.
+        meta: what the server says about it: `id` of a stored message, `replayed`.
+    """
+
+    event: str
+    payload: Any
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def replayed(self) -> bool:
+        """Whether it is a stored message, sent again."""
+        return self.meta.get("replayed") is True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeEvent(ChannelEvent, Generic[R]):
+    """A row changed.
+
+    Attributes:
+        schema: the schema of the table.
+        table: the table.
+        new: the new row, of the type given as `model`, or a dictionary; empty for a DELETE.
+        old: what is known of the old row, a dictionary; empty for an INSERT.
+        columns: the type of each column, by its name.
+        commit_timestamp: when it was committed, ISO 8601 in UTC, as the server writes it.
+        errors: why something of the row is missing, in the server's words.
+    """
+
+    schema: str
+    table: str
+    new: R
+    old: Mapping[str, Any]
+    columns: Mapping[str, str]
+    commit_timestamp: str | None
+    errors: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> str:
+        """`INSERT`, `UPDATE` or `DELETE`."""
+        return type(self).__name__.upper()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insert(ChangeEvent[R]):
+    """A row was inserted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update(ChangeEvent[R]):
+    """A row was updated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete(ChangeEvent[R]):
+    """A row was deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceEvent(ChannelEvent):
+    """Who is present has changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceSync(PresenceEvent):
+    """What is known about who is present is complete, after a change.
+
+    Attributes:
+        state: the presences, by key; each has its `presence_ref`.
+    """
+
+    state: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceJoin(PresenceEvent):
+    """Somebody came.
+
+    Attributes:
+        key: under which key.
+        current: the presences under that key before.
+        joined: those that came.
+    """
+
+    key: str
+    current: tuple[Mapping[str, Any], ...]
+    joined: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceLeave(PresenceEvent):
+    """Somebody went.
+
+    Attributes:
+        key: under which key.
+        current: the presences under that key that are left.
+        left: those that went.
+    """
+
+    key: str
+    current: tuple[Mapping[str, Any], ...]
+    left: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceUpdate(PresenceEvent):
+    """Somebody who is present tracks something else; `PresenceJoin` and `PresenceLeave` follow.
+
+    Attributes:
+        key: under which key.
+        before: what was tracked.
+        after: what is tracked now.
+    """
+
+    key: str
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemEvent(ChannelEvent):
+    """The server says something about a channel.
+
+    Attributes:
+        extension: what it is about: `postgres_changes` or `system`.
+        status: `ok` or `error`.
+        message: the text.
+        error: what it means, where the status is `error`.
+    """
+
+    extension: str
+    status: str
+    message: str
+    error: BackbeatError | None = None
+
+
+# The user's side --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerFailed(Event):
+    """A handler raised, or a row did not fit its model; nobody else noticed.
+
+    Attributes:
+        handler: its name.
+        error: what was raised.
+    """
+
+    handler: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overflow(Event):
+    """Events were lost because they were taken out more slowly than they came in.
+
+    Attributes:
+        consumer: whose queue was full.
+        dropped: how many so far.
+    """
+
+    consumer: str
+    dropped: int
