@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -24,17 +24,15 @@ from backbeat.client.events import (
     SystemEvent,
 )
 from backbeat.client.presence import ChannelPresence
-from backbeat.client.selectors import Broadcast, Change, Presence, Selector, Wish
+from backbeat.client.selectors import Broadcast, Change, ChangeOptions, Presence, Selector, Wish
 from backbeat.client.streams import EventStream, OverflowPolicy
 from backbeat.errors import BackbeatError, ConfigurationError, NotSubscribed
 from backbeat.protocol import reasons
 from backbeat.protocol.bindings import ANY
-from backbeat.protocol.bindings import Event as ChangeKind
 
 if TYPE_CHECKING:
     from backbeat.client.client import RealtimeClient
     from backbeat.client.explain import ChannelReport
-    from backbeat.client.filters import Filter
 
 __all__ = ["Channel", "SendReceipt"]
 
@@ -225,27 +223,21 @@ class Channel:
         table: str = ANY,
         handler: H | None = None,
         *,
-        event: ChangeKind = ANY,
-        schema: str = "public",
-        filter: Filter | str | None = None,  # noqa: A002 - what it is called everywhere
-        select: Sequence[str] | None = None,
         model: type[Any] | None = None,
+        **options: Unpack[ChangeOptions],
     ) -> Any:
         """Call a handler with each `Insert`, `Update` and `Delete`; without a handler, use it as a decorator.
 
         Args:
             table: the table; `*` for all that are published.
             handler: a function, sync or async.
-            event: only changes of this kind.
-            schema: where the table is.
-            filter: only rows that meet these conditions.
-            select: only these columns, and the primary key.
-            model: the type of `new`.
+            model: the type of `new`: a msgspec Struct, a dataclass, a TypedDict or a pydantic model.
+            options: `event`, `schema`, `filter` and `select`, as of `Change`.
 
         Raises:
             ConfigurationError: the channel is subscribed, and did not ask for these changes.
         """
-        return self._on(handler, Change(table, event, schema, filter, select, model))
+        return self._on(handler, Change(table, model=model, **options))
 
     def on_presence(self, handler: H | None = None) -> Any:
         """Call a handler with each `PresenceSync`, `PresenceJoin`, `PresenceLeave` and `PresenceUpdate`.
@@ -291,9 +283,26 @@ class Channel:
         """Broadcasts of an event, or of all, as an async iterator."""
         return self.events(Broadcast(event), maxsize=maxsize)
 
-    def changes(self, change: Change[R], *, maxsize: int = MAXSIZE) -> EventStream[ChangeEvent[R]]:
-        """Row changes as an async iterator."""
-        return self.events(change, maxsize=maxsize)
+    @overload
+    def changes(
+        self, table: str = ANY, *, model: type[R], maxsize: int = MAXSIZE, **options: Unpack[ChangeOptions]
+    ) -> EventStream[ChangeEvent[R]]: ...
+
+    @overload
+    def changes(
+        self, table: str = ANY, *, maxsize: int = MAXSIZE, **options: Unpack[ChangeOptions]
+    ) -> EventStream[ChangeEvent[dict[str, Any]]]: ...
+
+    def changes(
+        self,
+        table: str = ANY,
+        *,
+        model: type[Any] | None = None,
+        maxsize: int = MAXSIZE,
+        **options: Unpack[ChangeOptions],
+    ) -> EventStream[Any]:
+        """Row changes as an async iterator; its arguments are those of `on_change` and `events`."""
+        return self.events(Change(table, model=model, **options), maxsize=maxsize)
 
     def _on(self, handler: H | None, *selectors: Selector) -> Any:
         wish = self._wish(*selectors)

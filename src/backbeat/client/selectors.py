@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
@@ -15,7 +15,7 @@ from backbeat.errors import ConfigurationError
 from backbeat.protocol.bindings import ANY
 from backbeat.protocol.bindings import Event as ChangeKind
 
-__all__ = ["Broadcast", "Change", "Presence", "Selector", "Wish", "convert_row"]
+__all__ = ["Broadcast", "Change", "ChangeOptions", "Presence", "Selector", "Wish", "convert_row"]
 
 R = TypeVar("R")
 
@@ -69,6 +69,15 @@ class Change(Generic[R]):
             filter=None if self.filter is None else str(self.filter),
             select=None if self.select is None else tuple(self.select),
         )
+
+
+class ChangeOptions(TypedDict, total=False):
+    """What narrows row changes down; the attributes of `Change` of the same names."""
+
+    event: ChangeKind
+    schema: str
+    filter: Filter | str | None
+    select: Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)

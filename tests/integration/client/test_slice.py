@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from tests.integration.server.conftest import ERIC, MIKE, Running
 
-from backbeat import Broadcast, Change, F, RealtimeClient
+from backbeat import Broadcast, F, RealtimeClient
 from backbeat.client.events import Delete, Insert, PresenceJoin, Subscribed, Update
 from backbeat.errors import Denied, TokenRefused
 
@@ -83,8 +83,8 @@ async def test_row_changes_arrive_as_the_policies_allow(
 ) -> None:
     """Each user receives their own rows, in their own type, as soon as the subscription returns."""
     channel = make_client(token=server.token(ERIC)).channel("songs")
-    songs = channel.changes(Change("songs", filter=F("title") != "draft", model=Song))
-    deletions = channel.changes(Change("songs", event="DELETE"))
+    songs = channel.changes("songs", filter=F("title") != "draft", model=Song)
+    deletions = channel.changes("songs", event="DELETE")
     await channel.subscribe()
     for owner, title in ((MIKE, "not his"), (ERIC, "draft"), (ERIC, "one")):
         await database.execute("insert into songs (owner, title) values (%s, %s)", (owner, title))
