@@ -139,7 +139,7 @@ class _Play:
         self.defined = 0
         """The last commit that changed definitions."""
         self.known: dict[tuple[str, str], int] = {}
-        """By table and role, the commit by which something was last sent."""
+        """By table and role, how many commits had begun when something was last sent."""
         self.oracle: Oracle
 
     # The server's side --------------------------------------------------------------------------------------
@@ -282,7 +282,8 @@ class _Play:
         for who, standing in self.standing.items():
             for each, (_, sub) in itertools.product(self.received.get(who, ()), standing):
                 if sub is not None:
-                    self.known[each.frame[1]["table"], sub.claims.role] = self.begun
+                    pair = each.frame[1]["table"], sub.claims.role
+                    self.known[pair] = max(each.begun, self.known.get(pair, 0))
         self.received.clear()
         self.events.clear()
         self.states = {self.begun: self.states[self.begun]}
