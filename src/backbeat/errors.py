@@ -18,6 +18,11 @@
     │   ├── NotSubscribed         something was sent on a channel that is not subscribed
     │   ├── PushDropped           something was not sent, and will not be
     │   └── ClientClosed          the client was closed
+    ├── AuthError                 signing in, refreshing or signing out did not work
+    │   ├── AuthRefused           the auth service said no
+    │   ├── AuthUnavailable       nobody knows: no answer, or none of an auth service; sessions are kept
+    │   ├── NotSignedIn           it takes a user, and nobody is signed in
+    │   └── StoreError            the place where sessions are kept cannot be used
     └── Refusal                   an answer of the server: no, and why (see `backbeat.protocol.reasons`)
         ├── TokenRefused          the token is missing, malformed, expired or not ours
         ├── Denied                the token is fine, a policy says no
@@ -34,6 +39,9 @@ from __future__ import annotations
 from enum import Enum
 
 __all__ = [
+    "AuthError",
+    "AuthRefused",
+    "AuthUnavailable",
     "BackbeatError",
     "BadRequest",
     "BindingMismatch",
@@ -46,6 +54,7 @@ __all__ = [
     "Denied",
     "MigrationError",
     "NoReply",
+    "NotSignedIn",
     "NotSubscribed",
     "ProtocolError",
     "PushDropped",
@@ -53,6 +62,7 @@ __all__ = [
     "Refusal",
     "Retry",
     "StartError",
+    "StoreError",
     "StreamError",
     "TokenRefused",
     "TokenUnavailable",
@@ -206,6 +216,56 @@ class ClientClosed(ClientError):
     """The client was closed; what was under way ended with it."""
 
     code = "ClientClosed"
+
+
+class AuthError(BackbeatError):
+    """Signing in, refreshing or signing out did not work.
+
+    Args:
+        status: the HTTP status of the answer, or None when there was none.
+    """
+
+    code = "AuthError"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        code: str | None = None,
+        retry: Retry | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, code=code, retry=retry)
+        self.status = status
+
+    @property
+    def reason(self) -> str:
+        """The code and what failed: `code: message`."""
+        return f"{self.code}: {self.message}"
+
+
+class AuthRefused(AuthError):
+    """The auth service said no. `code` is its own word for why."""
+
+
+class AuthUnavailable(AuthError):
+    """Nobody knows: there was no answer, or none of an auth service. Sessions are kept."""
+
+    code = "unreachable"
+    retry = Retry.BACKOFF
+
+
+class NotSignedIn(AuthError):
+    """It takes a user, and nobody is signed in."""
+
+    code = "not_signed_in"
+
+
+class StoreError(AuthError):
+    """The place where sessions are kept cannot be used."""
+
+    code = "session_store"
 
 
 class Refusal(BackbeatError):
