@@ -58,7 +58,7 @@ from backbeat.postgres.database import migrate
 from backbeat.postgres.pgoutput import Insert
 from backbeat.postgres.subscriptions import Subscription, Subscriptions
 from backbeat.postgres.transactions import Transaction
-from backbeat.protocol.bindings import Binding
+from backbeat.protocol.bindings import Binding, parse_binding
 from backbeat.server.app import create_app, realtime_routes, run_realtime
 from backbeat.server.http import HttpServer
 from backbeat.server.limits import LimitSettings
@@ -687,11 +687,12 @@ def memory(count: int = 10_000) -> None:
     """Print what a subscription to a table takes beside the channel, which has the token and the claims."""
     claims = [Claims.of({"role": "authenticated", "sub": user(n), "exp": 2**31}) for n in range(count)]
     members: list[Hashable] = [object() for _ in range(count)]
+    binding = parse_binding({"table": "own rows"}, 12_345_678)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     subscriptions = Subscriptions()
     for member, whose in zip(members, claims, strict=True):
-        wanted = Subscription(member, whose, 12_345_678, 0, "*", "public", "own rows", (), None)
+        wanted = Subscription(member, whose, binding, 0, "public", "own rows")
         subscriptions.replace(member, [wanted])
     taken = (tracemalloc.get_traced_memory()[0] - before) / len(subscriptions)
     tracemalloc.stop()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import psycopg
 import structlog
 
-from backbeat.errors import Refusal
+from backbeat.errors import Refusal, Unavailable
 from backbeat.postgres.conditions import Member
 from backbeat.postgres.evaluator import Evaluator
 from backbeat.postgres.overtaken import Overtaken
@@ -148,6 +148,8 @@ class Changes:
             every subscriber of a table learns the primary keys of deleted rows, as with the original.
         classify: whether the catalogue decides what it can; otherwise everybody is asked about every row,
             which is what `bench/changes.py` compares with.
+        on_refused: called with a subscriber whose filter no longer suits its column, which ended its
+            subscription; with why, and a time before the first change it did not get, in seconds since 1970.
 
     Attributes:
         sent: how many pairs of change and subscriber were delivered.
@@ -161,8 +163,10 @@ class Changes:
         publication: str = "supabase_realtime",
         withhold_deletes: bool = False,
         classify: bool = True,
+        on_refused: Callable[[Hashable, Refusal, float], None] = lambda *_: None,
     ) -> None:
         self.sent = 0
+        self._on_refused = on_refused
         self._withhold_deletes = withhold_deletes
         self._deliver = deliver
         self._subscriptions = Subscriptions()
@@ -287,9 +291,11 @@ class Changes:
             pause = shortest
             while True:
                 try:
-                    handled, deliveries = await self._deliveries(changes)
+                    next_ = _under_one_definition(changes[:ROWS])
+                    await self._suit(next_, since=transactions[0].commit_time / 1_000_000)
+                    handled, deliveries = await self._deliveries(next_, changes)
                     break
-                except psycopg.Error:
+                except (psycopg.Error, Unavailable):
                     log.warning("row changes wait for the database", exc_info=True)
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
                     pause = min(pause * 2, longest)
@@ -298,21 +304,64 @@ class Changes:
                 self.sent += sum(len(delivery.recipients) for delivery in deliveries)
                 self._deliver(deliveries)
 
+    async def _suit(self, changes: Sequence[RowChange], *, since: float) -> None:
+        """Make filters ready anew whose columns have other types now, or are gone.
+
+        The catalogue is read as it is now: while the stream is behind, what was written before the latest of
+        several definitions is compared as what it would be under that one.
+
+        Raises:
+            psycopg.OperationalError: the connection was lost.
+            Unavailable: the database cannot be reached.
+        """
+        relations = {change.relation.oid: change.relation for change in changes}
+        unsuited = {who for each in relations.values() for who in self._subscriptions.unsuited(each)}
+        if not unsuited:
+            return
+        # What wrote these rows did so under the new definition, or made it.
+        await self._visibility.over({change.xid for change in changes})
+        outcomes = [self._prepare_again(who, since) for who in unsuited]
+        for outcome in await asyncio.gather(*outcomes, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _prepare_again(self, subscriber: Hashable, since: float) -> None:
+        held = self._subscriptions.of(subscriber)
+        bindings = {each.position: each.binding for each in held}
+        subscriptions: Sequence[Subscription] = ()
+        refused: Refusal | None = None
+        try:
+            subscriptions, _ = await self._registrar.prepare(subscriber, [*bindings.values()], held[0].claims)
+        except Unavailable:
+            raise
+        except Refusal as refusal:
+            refused = refusal
+        # Whoever left or subscribed anew in the meantime knows better.
+        if self._subscriptions.of(subscriber) is not held:
+            return
+        if refused is None:
+            self._subscriptions.replace(subscriber, subscriptions)
+        else:
+            self._subscriptions.remove(subscriber)
+            self._on_refused(subscriber, refused, since)
+
     def _concern(self, relation: Relation) -> bool:
         """Tell whether somebody is subscribed to a table."""
         name = relation.schema, relation.table
         return name != MESSAGES and self._subscriptions.concern(*name)
 
-    async def _deliveries(self, waiting: Sequence[RowChange]) -> tuple[int, list[Delivery]]:
+    async def _deliveries(
+        self, changes: Sequence[RowChange], waiting: Sequence[RowChange]
+    ) -> tuple[int, list[Delivery]]:
         """Find out who gets the next changes, and write them.
 
         Args:
-            waiting: the changes to handle, and all that follow, among them later changes to the same rows.
+            changes: those to handle now.
+            waiting: the same and all that follow, among them later changes to the same rows.
 
         Returns:
             How many of them were handled, and what is to be sent.
         """
-        changes = waiting[:ROWS]
         tables = {change.relation.oid: change.relation for change in changes}
         pairs = {
             (oid, role)
@@ -510,6 +559,15 @@ class Changes:
 
 
 # Questions --------------------------------------------------------------------------------------------------
+
+
+def _under_one_definition(changes: Sequence[RowChange]) -> Sequence[RowChange]:
+    """Take the first changes, until a table is described anew."""
+    relations: dict[int, Relation] = {}
+    for number, change in enumerate(changes):
+        if relations.setdefault(change.relation.oid, change.relation) is not change.relation:
+            return changes[:number]
+    return changes
 
 
 def _drafts(

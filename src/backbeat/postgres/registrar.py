@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
     from backbeat.postgres.database import Connection
-    from backbeat.postgres.policies import Access, Column
+    from backbeat.postgres.policies import Access
     from backbeat.postgres.values import TypeInfo
     from backbeat.protocol.bindings import Binding
     from backbeat.protocol.filters import Condition, Normal
@@ -117,6 +117,12 @@ class Comparable(msgspec.Struct, frozen=True):
 
     table: int
     column: str
+    declared_oid: int
+    """Its type."""
+    declared: str
+    """The same, as SQL writes it."""
+    deterministic: bool
+    """Whether only equal texts are equal under its collation."""
     oid: int
     """Its type, below any domain; a varchar compares as a text."""
     type: str
@@ -152,14 +158,14 @@ class _Draft(NamedTuple):
         normal: how rows are compared; None where Postgres compares.
         reading: how its values are read; None for a keyword.
         texts: the values in the form in which they are read.
-        column: the type of the column, for error texts.
+        comparable: the column.
     """
 
     condition: Condition
     normal: Normal | None
     reading: _Reading | None
     texts: tuple[str | None, ...]
-    column: str
+    comparable: Comparable
 
 
 class _Target(NamedTuple):
@@ -195,10 +201,22 @@ class _Request:
         self.tables: set[int] = set()
 
 
+class _Published(NamedTuple):
+    """A table in the publication.
+
+    Attributes:
+        name: schema and name.
+        columns: those that are published; None where all are.
+    """
+
+    name: tuple[str, str]
+    columns: Collection[str] | None
+
+
 class _Catalogue(NamedTuple):
     """What was found out about the tables of some requests."""
 
-    published: Mapping[int, tuple[str, str]]
+    published: Mapping[int, _Published]
     access: Mapping[tuple[int, str], Access]
     comparable: Mapping[tuple[int, str], Comparable]
 
@@ -305,10 +323,13 @@ class Registrar:
                 "tables": [table for _, table in names],
             },
         )
-        published = {oid: (schema, table) for oid, schema, table in await cursor.fetchall()}
+        published = {
+            oid: _Published((schema, table), columns)
+            for oid, schema, table, columns in await cursor.fetchall()
+        }
         access = await read_access(connection, published, {request.claims.role for request in requests})
         compared = [
-            oid for oid, name in published.items() if any(_stands_for(each, name) for each in filtered)
+            oid for oid, table in published.items() if any(_stands_for(each, table.name) for each in filtered)
         ]
         comparable = await _read_comparable(connection, compared) if compared else {}
         return _Catalogue(published, access, comparable)
@@ -328,7 +349,7 @@ class Registrar:
             tables = [
                 _checked(catalogue.access.get((oid, role)), role, binding)
                 for oid, published in catalogue.published.items()
-                if _stands_for(name, published)
+                if _stands_for(name, published.name)
             ]
             request.tables |= {access.oid for access in tables}
             if not tables:
@@ -349,34 +370,41 @@ class Registrar:
         Raises:
             BadRequest: the role may not read it, or its type lacks the operator.
         """
-        column = next((c for c in access.columns if c.name == condition.column and c.selectable), None)
+        is_readable = any(c.name == condition.column and c.selectable for c in access.columns)
         comparable = catalogue.comparable.get((access.oid, condition.column))
         # The catalogue is read in two steps; somebody may drop a column in between.
-        if column is None or comparable is None:
+        if not is_readable or comparable is None:
             raise _refused(binding, f"invalid column for filter {condition.column}")
+        published = catalogue.published[access.oid].columns
+        if published is not None and condition.column not in published:
+            # It would never come along, and nothing would ever match.
+            raise _refused(binding, f"invalid column for filter {condition.column}: it is not published")
         if condition.operator == "is":
             (keyword,) = condition.values
             if keyword not in ("null", "true", "false", "unknown"):
                 raise _refused(binding, "invalid value for is filter: must be null, true, false, or unknown")
-            if keyword != "null" and column.type != "boolean":
-                raise _refused(binding, f"is {keyword} filter requires a boolean column, got {column.type}")
-            return _Draft(condition, as_text, None, condition.values, column.type)
+            if keyword != "null" and comparable.declared != "boolean":
+                raise _refused(
+                    binding, f"is {keyword} filter requires a boolean column, got {comparable.declared}"
+                )
+            return _Draft(condition, as_text, None, condition.values, comparable)
         if len(condition.values) > MAX_IN_VALUES:
             raise _refused(binding, f"too many values for `in` filter. Maximum {MAX_IN_VALUES}")
         relation = _relation(access.role, condition, comparable)
         if relation is None:
             detail = (
-                f"operator {condition.operator} requires a text-compatible column type, got {column.type}"
+                f"operator {condition.operator} requires a text-compatible column type,"
+                f" got {comparable.declared}"
             )
             raise _refused(binding, detail)
-        normal = _normal(condition.operator, column, comparable)
+        normal = _normal(condition.operator, comparable)
         pattern = condition.operator in PATTERNS
-        reading = _Reading(relation, relation.right if pattern else column.type)
+        reading = _Reading(relation, relation.right if pattern else comparable.declared)
         texts = condition.values
         if comparable.oid == _BYTEA and not pattern:
             # Bytes come as bare hex digits (specification, 8.6).
             texts = tuple(text if text is None or text.startswith("\\x") else "\\x" + text for text in texts)
-        return _Draft(condition, normal, reading, texts, column.type)
+        return _Draft(condition, normal, reading, texts, comparable)
 
 
 async def _read_comparable(
@@ -399,10 +427,10 @@ def _relation(role: str, condition: Condition, comparable: Comparable) -> Relati
     return Relation(role, comparable.type, found.right, symbol, found.schema, comparable.collation)
 
 
-def _normal(operator: str, column: Column, comparable: Comparable) -> Normal | None:
+def _normal(operator: str, comparable: Comparable) -> Normal | None:
     """Choose how the texts of a column are compared; None where only Postgres can do it as Postgres does."""
     oid = comparable.oid
-    if operator in EQUALITIES and column.deterministic:
+    if operator in EQUALITIES and comparable.deterministic:
         if oid in _NUMBERS:
             return as_number
         if oid == _BPCHAR:
@@ -501,13 +529,12 @@ def _subscription(request: _Request, target: _Target, read: _Read) -> Subscripti
     return Subscription(
         subscriber=request.subscriber,
         claims=request.claims,
-        id=target.binding.id,
+        binding=target.binding,
         position=target.position,
-        event=target.binding.event,
         schema=target.schema,
         table=target.table,
         comparisons=tuple(_comparison(draft, target.binding, read) for draft in target.drafts),
-        select=target.binding.select,
+        types=tuple((d.comparable.column, d.comparable.declared_oid) for d in target.drafts),
     )
 
 
@@ -544,7 +571,8 @@ def _unreadable(binding: Binding, draft: _Draft, error: psycopg.Error) -> Refusa
     message, sqlstate = error.diag.message_primary or str(error), error.sqlstate or "22000"
     assert draft.reading is not None
     if isinstance(error, errors.UndefinedFunction):
-        message = f"operator does not exist: {draft.column} {draft.reading.relation.symbol} {draft.column}"
+        declared, symbol = draft.comparable.declared, draft.reading.relation.symbol
+        message = f"operator does not exist: {declared} {symbol} {declared}"
     elif isinstance(error, errors.InvalidRegularExpression):
         message = f"invalid regular expression for {draft.condition.operator} filter: {message}"
         sqlstate = "P0001"

@@ -13,6 +13,8 @@ from backbeat.protocol.bindings import ANY
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
+    from backbeat.postgres.pgoutput import Relation
+    from backbeat.protocol.bindings import Binding
     from backbeat.protocol.filters import Comparison, Normal
     from backbeat.tokens.claims import Claims
 
@@ -34,12 +36,14 @@ class Subscription:
     Attributes:
         subscriber: who is to be told.
         claims: as whom the subscriber reads.
-        id: the number the subscriber knows the binding by.
+        binding: what was asked for.
         position: its place among the bindings of the subscriber.
-        event: `INSERT`, `UPDATE`, `DELETE` or `*`.
         schema: the schema, or `*`.
         table: the table, or `*`.
         comparisons: what a row has to meet.
+        types: the columns compared, with the oids of their types when the comparisons were made ready.
+        id: the number the subscriber knows the binding by.
+        event: `INSERT`, `UPDATE`, `DELETE` or `*`.
         select: the columns wanted beside the primary key; None stands for all.
         asked: those of the comparisons that only Postgres can make.
         subject: what `auth.uid()` is for the subscriber, as Postgres writes it: empty for nobody, None where
@@ -48,21 +52,25 @@ class Subscription:
 
     subscriber: Hashable
     claims: Claims
-    id: int
+    binding: Binding
     position: int
-    event: str
     schema: str
     table: str
-    comparisons: tuple[Comparison, ...]
-    select: tuple[str, ...] | None
+    comparisons: tuple[Comparison, ...] = ()
+    types: tuple[tuple[str, int], ...] = ()
+    id: int = field(init=False)
+    event: str = field(init=False)
+    select: tuple[str, ...] | None = field(init=False)
     asked: tuple[Comparison, ...] = field(init=False)
     subject: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        # Both are looked at for every change.
+        # All of them are looked at for every change.
         asked = tuple(each for each in self.comparisons if each.needs_database)
         object.__setattr__(self, "asked", asked)
         object.__setattr__(self, "subject", _subject(self.claims))
+        for name in ("id", "event", "select"):
+            object.__setattr__(self, name, getattr(self.binding, name))
 
     @property
     def wanted(self) -> Comparison | None:
@@ -82,6 +90,11 @@ class Subscription:
             if not comparison.needs_database and not comparison.accepts(values[comparison.column]):
                 return False
         return True
+
+    def suits(self, relation: Relation) -> bool:
+        """Tell whether the columns compared are still what they were when the comparisons were made ready."""
+        now = {column.name: column.type_oid for column in relation.columns}
+        return all(now.get(name) == type_oid for name, type_oid in self.types)
 
     def may_be_among(self, subjects: Subjects) -> bool:
         """Tell whether the subscriber is one of those whom it makes sense to ask."""
@@ -115,6 +128,10 @@ class _Table:
         self._by_subject: dict[tuple[str, str | None], _Members] = {}
         self._kept: dict[tuple[str, str], tuple[list[Subscription], list[Subscription]]] = {}
         self._by_value: dict[tuple[str, Normal], dict[Hashable, _Members]] = {}
+        self._compared: _Members = {}
+        self._unsuited: _Members = {}
+        """Those that came since their columns were looked at, and those that did not suit them then."""
+        self._relation: Relation | None = None
 
     def __bool__(self) -> bool:
         """Whether any subscription is there."""
@@ -123,6 +140,8 @@ class _Table:
     def add(self, subscription: Subscription) -> None:
         role, wanted = subscription.claims.role, subscription.wanted
         self.roles[role] += 1
+        if subscription.types:
+            self._compared[subscription] = self._unsuited[subscription] = None
         if wanted is None:
             self._kept.clear()
             self._others.setdefault(role, {})[subscription] = None
@@ -136,6 +155,8 @@ class _Table:
         self.roles[role] -= 1
         if not self.roles[role]:
             del self.roles[role]
+        self._compared.pop(subscription, None)
+        self._unsuited.pop(subscription, None)
         if wanted is None:
             self._kept.clear()
             _remove(self._others, role, subscription)
@@ -145,6 +166,14 @@ class _Table:
         _remove(self._by_value[kind], wanted.wanted, subscription)
         if not self._by_value[kind]:
             del self._by_value[kind]
+
+    def unsuited(self, relation: Relation) -> Iterable[Subscription]:
+        """Those whose columns are no longer what they were; who suits a description is looked at once."""
+        if relation is not self._relation:
+            self._relation, self._unsuited = relation, self._compared.copy()
+        if self._unsuited:
+            self._unsuited = {each: None for each in self._unsuited if not each.suits(relation)}
+        return self._unsuited
 
     def collect(
         self, found: dict[str, list[Subscription]], event: str, values: Values, subjects: Subjects
@@ -242,6 +271,16 @@ class Subscriptions:
             if name in self._tables
             for role in self._tables[name].roles
         }
+
+    def unsuited(self, relation: Relation) -> set[Hashable]:
+        """Find whose comparisons were made ready for columns that have other types now, or are gone.
+
+        Args:
+            relation: the table as the stream describes it.
+        """
+        # A filter is kept under the name of its table, never under a wildcard.
+        table = self._tables.get((relation.schema, relation.table))
+        return {each.subscriber for each in table.unsuited(relation)} if table is not None else set()
 
     def matching(
         self, schema: str, table: str, event: str, values: Values, subjects: Subjects = _ANYBODY

@@ -271,6 +271,15 @@ class Visibility:
                 answers[id(call.question)] |= found
         return [answers[id(question)] for question in questions]
 
+    async def over(self, xids: Collection[int]) -> None:
+        """Wait until everybody sees what transactions did, to the catalogue too.
+
+        Raises:
+            psycopg.OperationalError: the connection was lost.
+        """
+        async with self._dedicated.hold() as connection:
+            await self._over(connection, xids)
+
     # The catalogue ------------------------------------------------------------------------------------------
 
     async def _read(self, pairs: Collection[tuple[int, str]]) -> None:

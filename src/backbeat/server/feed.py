@@ -88,6 +88,7 @@ class Feed:
             deliver=self._deliver,
             publication=settings.publication,
             withhold_deletes=settings.withhold_deletes,
+            on_refused=self._refuse,
         )
         self._stream = ReplicationStream(
             settings.database_url,
@@ -196,6 +197,12 @@ class Feed:
             await self._until_streaming(subscriber)
             if self._published is published:
                 return
+
+    def _refuse(self, subscriber: Hashable, refusal: Refusal, since: float) -> None:
+        """Tell a channel that its filter no longer suits its column; a change of the table may help."""
+        assert isinstance(subscriber, ChangeSubscription)
+        self._refused.add(subscriber)
+        subscriber.refuse(refusal, since=since)
 
     async def _until_streaming(self, subscriber: ChangeSubscription) -> None:
         """Wait until every commit arrives: before that, a change would be lost after we confirmed."""

@@ -73,6 +73,7 @@ class ChangeSubscription:
         "_stopped",
         "_task",
         "_token",
+        "_told",
     )
 
     def __init__(
@@ -91,6 +92,8 @@ class ChangeSubscription:
         self._confirmed = False
         self._missing_since: float | None = None
         """Since when changes are missing because the table is."""
+        self._told = ""
+        """The last refusal the client heard of; empty when it is subscribed, or has a new token."""
         self._stopped = False
 
     def start(self, token: Token) -> None:
@@ -99,7 +102,7 @@ class ChangeSubscription:
         Args:
             token: as whom the rows are read.
         """
-        self._token = token
+        self._token, self._told = token, ""
         self._begin(token, tell=True)
 
     def renew(self, *, tell: bool, since: float | None = None) -> None:
@@ -157,20 +160,30 @@ class ChangeSubscription:
                 attempt += 1
                 tell = True
             except Refusal as refusal:
-                if self._confirmed:
-                    self._missing_since = since
-                self._confirmed = False
-                self._refused(refusal, token)
+                self.refuse(refusal, since=since)
                 return
             else:
-                self._confirmed = True
+                self._confirmed, self._told = True, ""
                 missing_since, self._missing_since = self._missing_since, None
                 if tell:
                     now = self._realtime.now()
                     self.restored(None if missing_since is None else Gap(missing_since, now))
                 return
 
-    def _refused(self, refusal: Refusal, token: Token) -> None:
+    def refuse(self, refusal: Refusal, *, since: float | None) -> None:
+        """Tell the client, once, that it is not subscribed, or no longer.
+
+        Args:
+            refusal: why.
+            since: a time before the first change that it does not get, in seconds since 1970.
+        """
+        if self._confirmed:
+            self._missing_since = since
+        self._confirmed = False
+        if refusal.message == self._told:
+            return
+        self._told = refusal.message
+        assert self._token is not None
         self._realtime.count_refusal(refusal)
         log.info(
             "change subscription refused",
@@ -178,7 +191,7 @@ class ChangeSubscription:
             topic=self._outbox.topic,
             reason=refusal.message,
         )
-        refusal.hint = f"{token.describe(self._realtime.now())} {refusal.hint}".strip()
+        refusal.hint = f"{self._token.describe(self._realtime.now())} {refusal.hint}".strip()
         self._outbox.system_error(refusal, extension=Event.POSTGRES_CHANGES)
 
     def interrupted(self, refusal: Refusal) -> None:

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from backbeat.postgres.pgoutput import Column, Relation
 from backbeat.postgres.subscriptions import Subscription, Subscriptions
-from backbeat.protocol.filters import Comparison, Condition, Relation, as_number, as_text
+from backbeat.protocol.bindings import parse_binding
+from backbeat.protocol.filters import Comparison, Condition, as_number, as_text
+from backbeat.protocol.filters import Relation as FilterRelation
 from backbeat.tokens.claims import Claims
 
 CLAIMS = Claims.of({"role": "authenticated", "exp": 1})
@@ -21,7 +24,13 @@ def subscription(
         Comparison.of(Condition(column, "eq", (value,)), [value.encode()], as_text)
         for column, value in wanted.items()
     )
-    return Subscription(name, CLAIMS, 1, 0, event, schema, table, comparisons, None)
+    binding = parse_binding({"event": event, "schema": schema, "table": table}, 1)
+    return Subscription(name, CLAIMS, binding, 0, schema, table, comparisons)
+
+
+def comparing(name: str, comparison: Comparison) -> Subscription:
+    """A subscription to `public.songs` with a filter."""
+    return replace(subscription(name), comparisons=(comparison,))
 
 
 def found(subscriptions: Subscriptions, event: str = "INSERT", **values: str | None) -> list[object]:
@@ -70,14 +79,14 @@ def test_a_wanted_value_is_found_by_it() -> None:
 def test_values_are_found_in_any_form_their_type_writes_them() -> None:
     """The index knows equal values, not equal texts."""
     price = Comparison.of(Condition("price", "eq", ("1.5",)), [b"1.5"], as_number)
-    wanted = Subscription("cheap", CLAIMS, 1, 0, "*", "public", "songs", (price,), None)
+    wanted = comparing("cheap", price)
     assert found(registered(wanted), price="1.50") == ["cheap"]
 
 
 def test_a_column_that_did_not_come_along_meets_no_filter() -> None:
     """Not even one that asks for NULL."""
     is_null = Comparison.of(Condition("band", "is", ("null",)), [b"null"], as_text)
-    wanted = Subscription("null", CLAIMS, 1, 0, "*", "public", "songs", (is_null,), None)
+    wanted = comparing("null", is_null)
     subscriptions = registered(wanted, subscription("band 1", band="1"))
     assert (found(subscriptions), found(subscriptions, band=None)) == ([], ["null"])
 
@@ -165,8 +174,36 @@ def test_whoever_comes_or_goes_counts_from_the_next_change() -> None:
 
 def test_what_only_postgres_can_tell_is_left_open() -> None:
     """Whoever may want a change is found, with what is to be asked."""
-    relation = Relation("anon", "text", "text", "~~", "pg_catalog", None)
+    relation = FilterRelation("anon", "text", "text", "~~", "pg_catalog", None)
     like = Comparison.of(Condition("title", "like", ("a%",)), [b"a%"], as_text, relation)
-    wanted = Subscription("pattern", CLAIMS, 1, 0, "*", "public", "songs", (like,), None)
+    wanted = comparing("pattern", like)
     subscriptions = registered(wanted)
     assert (found(subscriptions, title="b"), found(subscriptions), wanted.asked) == (["pattern"], [], (like,))
+
+
+def described(**types: int) -> Relation:
+    """`public.songs` with columns of some types."""
+    columns = tuple(Column(name, oid, -1, is_key=False) for name, oid in types.items())
+    return Relation(1, "public", "songs", "d", columns)
+
+
+def test_whose_column_has_another_type_is_found() -> None:
+    """And whose column is gone; not who compares nothing, or another column."""
+    subscriptions = registered(
+        replace(subscription("anna", band="1"), types=(("band", 23),)),
+        replace(subscription("ben", key="C"), types=(("key", 25),)),
+        subscription("cara"),
+    )
+    assert subscriptions.unsuited(described(band=23, key=25)) == set()
+    assert subscriptions.unsuited(described(band=25, key=25)) == {"anna"}
+    assert subscriptions.unsuited(described(band=23)) == {"ben"}
+
+
+def test_who_came_after_the_table_was_described_is_looked_at_too() -> None:
+    """What it was made ready for may be older than that."""
+    subscriptions, relation = registered(), described(band=25)
+    assert subscriptions.unsuited(relation) == set()
+    subscriptions.replace("anna", [replace(subscription("anna", band="1"), types=(("band", 23),))])
+    assert subscriptions.unsuited(relation) == {"anna"}
+    subscriptions.replace("anna", [replace(subscription("anna", band="1"), types=(("band", 25),))])
+    assert subscriptions.unsuited(relation) == set()

@@ -16,6 +16,9 @@ from (
   select
     a.attrelid::int8 as table,
     a.attname as column,
+    a.atttypid::int8 as declared_oid,
+    format_type(a.atttypid, -1) as declared,
+    coalesce(o.collisdeterministic, true) as deterministic,
     t.oid::int8 as oid,
     format_type(t.oid, -1) as type,
     t.typtype = 'e' as enum,

@@ -1,5 +1,6 @@
--- The published tables that match pairs of schema and table, where `*` stands for all.
-select c.oid::int8, n.nspname::text, c.relname::text
+-- The published tables that match pairs of schema and table, where `*` stands for all, with their published columns:
+-- a column of Postgres 15 and newer.
+select c.oid::int8, n.nspname::text, c.relname::text, to_jsonb(p) -> 'attnames'
 from pg_catalog.pg_publication_tables p
 join pg_catalog.pg_namespace n on n.nspname = p.schemaname
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
