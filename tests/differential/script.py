@@ -99,7 +99,8 @@ create function climb() returns boolean volatile cost 0.0001 language plpgsql as
     perform set_config('role', session_user, true);
   end if;
   return true; end $$;
-create function pose() returns boolean volatile cost 0.0001 language plpgsql as $$ begin
+-- Whoever poses is somebody else from there on; what comes before it must not depend on the plan.
+create function pose() returns boolean volatile cost 10000 language plpgsql as $$ begin
   if auth.uid() = '00000000-0000-0000-0000-00000000000b' then
     perform set_config('request.jwt.claim.sub', '00000000-0000-0000-0000-00000000000c', true);
   end if;
@@ -154,7 +155,7 @@ CONDITIONS = [
     "secret = 'open' or auth.uid() = owner",
     "title like 'a%%'",
     "climb() and auth.uid() = owner",
-    "pose() and auth.uid() = owner",
+    "(select auth.uid()) = owner and pose()",
     "switch() and band > 1",
 ]
 
