@@ -37,6 +37,7 @@ SCENARIOS = [
     "changes.strangers",
     "changes.deleted_rows",
     "changes.values",
+    "changes.big_numbers",
     "changes.unpublished",
     "session.sign_up_out_and_in",
     "session.refreshed_while_joined",

@@ -17,6 +17,7 @@ from backbeat.local.project import (
     Options,
     Project,
 )
+from backbeat.protocol.bindings import BigNumbers
 from backbeat.server.limits import LimitSettings
 
 __all__ = ["announce", "dev"]
@@ -34,6 +35,7 @@ def dev(
     jwt_secret: Annotated[str, Parameter(show_default=False)] = DEFAULT_SECRET,
     publishable_key: Annotated[str, Parameter(show_default=False)] = DEFAULT_PUBLISHABLE_KEY,
     secret_key: Annotated[str, Parameter(show_default=False)] = DEFAULT_SECRET_KEY,
+    big_numbers: BigNumbers = "number",
     change_delay: float = 20.0,
     explain: bool = True,
     limits: Annotated[LimitSettings, Parameter(name="*")] = LimitSettings(),  # noqa: B008 - frozen
@@ -63,6 +65,9 @@ def dev(
         The opaque key of role anon.
     secret_key
         The opaque key of role service_role.
+    big_numbers
+        How bigint and numeric are written in row changes, where a subscription does not say: as text,
+        JavaScript does not round them.
     change_delay
         Milliseconds that row changes are held back, so that the answer to a write arrives before its event.
     explain
@@ -82,6 +87,7 @@ def dev(
         jwt_secret=jwt_secret,
         publishable_key=publishable_key,
         secret_key=secret_key,
+        big_numbers=big_numbers,
         change_delay=change_delay / 1000,
         explain=explain,
         limits=limits,

@@ -11,6 +11,7 @@ from backbeat.cli import logs
 from backbeat.cli.process import interruptible, run
 from backbeat.errors import Retry, StartError
 from backbeat.postgres.database import inspect
+from backbeat.protocol.bindings import BigNumbers
 from backbeat.server.app import create_app, realtime_routes, run_realtime
 from backbeat.server.http import HttpServer
 from backbeat.server.limits import LimitSettings
@@ -37,6 +38,7 @@ def serve(
     durable_slot: str = "",
     max_retained_wal_bytes: int = 1 << 30,
     withhold_deletes: Annotated[bool, Parameter(negative="")] = False,
+    big_numbers: BigNumbers = "number",
     change_delay: float = 0.0,
     explain: bool = False,
     private_only: Annotated[bool, Parameter(negative="")] = False,
@@ -75,6 +77,9 @@ def serve(
     withhold_deletes
         Tell the deletion of a row only where row level security hides nothing. Otherwise every subscriber of
         a table learns the primary keys of deleted rows.
+    big_numbers
+        How bigint and numeric are written in row changes, where a subscription does not say: as text,
+        JavaScript does not round them.
     change_delay
         Milliseconds that row changes are held back.
     explain
@@ -100,6 +105,7 @@ def serve(
         durable_slot=durable_slot,
         max_retained_wal_bytes=max_retained_wal_bytes,
         withhold_deletes=withhold_deletes,
+        big_numbers=big_numbers,
         change_delay=change_delay / 1000,
         explain=explain,
         private_only=private_only,

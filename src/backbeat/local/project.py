@@ -26,6 +26,7 @@ from backbeat.local.caller import CrossOrigin
 from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.local.rest import Rest
 from backbeat.postgres.database import MIGRATIONS, Database, inspect, migrate
+from backbeat.protocol.bindings import BigNumbers
 from backbeat.server.app import create_app, realtime_routes, run_realtime
 from backbeat.server.http import HttpServer
 from backbeat.server.limits import LimitSettings
@@ -68,6 +69,7 @@ class Options:
         jwt_secret: the secret that tokens and keys are signed with.
         publishable_key: the opaque key of role `anon`.
         secret_key: the opaque key of role `service_role`.
+        big_numbers: how `int8` and `numeric` are written in row changes: `number` or `text`.
         change_delay: seconds that row changes are held back, so that the REST answer of a write arrives
         first. explain: whether refusals carry hints.
         token_lifetime: how long access tokens live, in seconds.
@@ -84,6 +86,7 @@ class Options:
     jwt_secret: str = field(default=DEFAULT_SECRET, repr=False)
     publishable_key: str = field(default=DEFAULT_PUBLISHABLE_KEY, repr=False)
     secret_key: str = field(default=DEFAULT_SECRET_KEY, repr=False)
+    big_numbers: BigNumbers = "number"
     change_delay: float = 0.02
     explain: bool = True
     token_lifetime: int = 3600
@@ -132,6 +135,7 @@ class Project:
             jwt_secret=options.jwt_secret,
             publishable_key=options.publishable_key,
             secret_key=options.secret_key,
+            big_numbers=options.big_numbers,
             change_delay=options.change_delay,
             explain=options.explain,
             metrics_open=True,

@@ -2,7 +2,8 @@
 
 A change is matched with the subscriptions to its table, Postgres is asked about those that cannot be decided
 without asking (`backbeat.postgres.visibility`), and the JSON is written once for all who see the same
-columns. Everything that waits in the stream is handled together, in the order of the commits.
+columns in the same form. Everything that waits in the stream is handled together, in the order of the
+commits.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from backbeat.postgres.policies import Access
     from backbeat.postgres.subscriptions import Subscription
     from backbeat.postgres.transactions import Transaction
-    from backbeat.protocol.bindings import Binding
+    from backbeat.protocol.bindings import Binding, Form
     from backbeat.protocol.filters import Comparison
     from backbeat.tokens.claims import Claims
 
@@ -62,7 +63,7 @@ UNAUTHORIZED: Final = "Error 401: Unauthorized"
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A change, written for those who see the same columns of it.
+    """A change, written for those who see the same columns of it in the same form.
 
     Attributes:
         data: JSON text of the `data` object (specification, 8.4).
@@ -175,7 +176,7 @@ class Changes:
         self._overtaken = Overtaken()
         self._registrar = Registrar(database_url, publication)
         self._evaluator = Evaluator(database_url)
-        self._payloads: dict[tuple[int, str, tuple[str, ...] | None], tuple[Relation, Access, Payload]] = {}
+        self._payloads: dict[tuple[int, str, Form], tuple[Relation, Access, Payload]] = {}
 
     def __repr__(self) -> str:
         return f"<Changes subscribers={len(self._subscriptions)} sent={self.sent}>"
@@ -413,12 +414,12 @@ class Changes:
             allowed = [] if self._withhold_deletes and access.row_security else subscriptions
         else:
             allowed = [] if draft is None else draft.allowed(change)
-        by_columns: dict[tuple[str, ...] | None, list[Subscription]] = {}
+        by_form: dict[Form, list[Subscription]] = {}
         for subscription in allowed:
-            by_columns.setdefault(subscription.select, []).append(subscription)
+            by_form.setdefault(subscription.form, []).append(subscription)
         deliveries: list[Delivery] = []
-        for select, group in by_columns.items():
-            deliveries += self._addressed(await self._write(change, access, select), group)
+        for form, group in by_form.items():
+            deliveries += self._addressed(await self._write(change, access, form), group)
         return deliveries
 
     async def _candidates(
@@ -527,7 +528,7 @@ class Changes:
         recipients = [(who, _ids(those)) for who, those in matching.items() if who in self._subscriptions]
         return [Delivery(data, recipients)] if recipients else []
 
-    async def _write(self, change: RowChange, access: Access, select: tuple[str, ...] | None) -> bytes:
+    async def _write(self, change: RowChange, access: Access, form: Form) -> bytes:
         """Write a change; a type that has changed since the types were read is read again."""
         # An old row cannot be looked up any more. Whoever has to be asked about rows gets its key only.
         # The same holds for one that was replaced or deleted when other rules may have been in force.
@@ -536,7 +537,7 @@ class Changes:
         )
         for attempt in range(2):
             try:
-                payload = self._payload(change.relation, access, select)
+                payload = self._payload(change.relation, access, form)
                 return payload.write(change.kind, change.when, new=change.new, old=change.old, key_only=asked)
             except (KeyError, ValueError):
                 if attempt:
@@ -546,14 +547,14 @@ class Changes:
                 self._payloads.clear()
         return trouble(change.relation, change.kind, "Error 500: Internal Server Error")
 
-    def _payload(self, relation: Relation, access: Access, select: tuple[str, ...] | None) -> Payload:
-        name = relation.oid, access.role, select
+    def _payload(self, relation: Relation, access: Access, form: Form) -> Payload:
+        name = relation.oid, access.role, form
         kept = self._payloads.get(name)
         if kept is None or kept[0] is not relation or kept[1] is not access:
             kept = self._payloads[name] = (
                 relation,
                 access,
-                Payload(relation, access, select, self._registrar.types),
+                Payload(relation, access, form, self._registrar.types),
             )
         return kept[2]
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Final, Literal
 import orjson
 
 from backbeat.postgres.pgoutput import UNCHANGED
-from backbeat.postgres.values import encoder
+from backbeat.postgres.values import encoder, type_shown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from backbeat.postgres.pgoutput import Relation, Row
     from backbeat.postgres.policies import Access
     from backbeat.postgres.values import Encoder, TypeInfo
+    from backbeat.protocol.bindings import Form
 
 __all__ = ["LARGEST", "Payload", "timestamp", "trouble"]
 
@@ -60,12 +61,12 @@ def trouble(relation: Relation, event: str, error: str) -> bytes:
 
 
 class Payload:
-    """Writes the changes of a table for those who see the same columns of it.
+    """Writes the changes of a table for those who see the same columns of it in the same form.
 
     Args:
         relation: the table, as the stream describes it.
         access: the table, as the readers' role sees it.
-        select: the columns wanted beside the primary key; None stands for all.
+        form: the columns wanted, and how big numbers are written.
         types: the types of the database.
 
     Raises:
@@ -76,19 +77,19 @@ class Payload:
         self,
         relation: Relation,
         access: Access,
-        select: Collection[str] | None,
+        form: Form,
         types: Mapping[int, TypeInfo],
     ) -> None:
         names = {column.name: column.type_name for column in access.columns if column.selectable}
-        wanted = names if select is None else {*select, *access.key} & names.keys()
+        wanted = names if form.select is None else {*form.select, *access.key} & names.keys()
         self._fields: list[tuple[int, bytes, Encoder]] = []
         shown = []
         for index, column in enumerate(relation.columns):
             if column.name in wanted:
-                shown.append({"name": column.name, "type": names[column.name]})
-                self._fields.append(
-                    (index, orjson.dumps(column.name) + b":", encoder(column.type_oid, types))
-                )
+                type_name = type_shown(column.type_oid, names[column.name], form.big_numbers)
+                shown.append({"name": column.name, "type": type_name})
+                encode = encoder(column.type_oid, types, form.big_numbers)
+                self._fields.append((index, orjson.dumps(column.name) + b":", encode))
         key = {index for index, column in enumerate(relation.columns) if column.name in access.key}
         identity = {index for index, column in enumerate(relation.columns) if column.is_key}
         self._key = [field for field in self._fields if field[0] in key]

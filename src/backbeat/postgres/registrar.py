@@ -589,7 +589,7 @@ def _checked(access: Access | None, role: str, binding: Binding) -> Access:
         raise _refused(binding, f'role "{role}" does not exist', "42704")
     if not access.assumable:
         raise _refused(binding, f'permission denied to set role "{role}"', "42501")
-    for column in binding.select or ():
+    for column in binding.form.select or ():
         if column not in access.readable:
             raise _refused(binding, f"invalid column for select {column}")
     return access

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
     from backbeat.postgres.pgoutput import Relation
-    from backbeat.protocol.bindings import Binding
+    from backbeat.protocol.bindings import Binding, Form
     from backbeat.protocol.filters import Comparison, Normal
     from backbeat.tokens.claims import Claims
 
@@ -44,7 +44,7 @@ class Subscription:
         types: the columns compared, with the oids of their types when the comparisons were made ready.
         id: the number the subscriber knows the binding by.
         event: `INSERT`, `UPDATE`, `DELETE` or `*`.
-        select: the columns wanted beside the primary key; None stands for all.
+        form: what is shown of a row, and how.
         asked: those of the comparisons that only Postgres can make.
         subject: what `auth.uid()` is for the subscriber, as Postgres writes it: empty for nobody, None where
             Postgres has to say.
@@ -60,7 +60,7 @@ class Subscription:
     types: tuple[tuple[str, int], ...] = ()
     id: int = field(init=False)
     event: str = field(init=False)
-    select: tuple[str, ...] | None = field(init=False)
+    form: Form = field(init=False)
     asked: tuple[Comparison, ...] = field(init=False)
     subject: str | None = field(init=False)
 
@@ -69,7 +69,7 @@ class Subscription:
         asked = tuple(each for each in self.comparisons if each.needs_database)
         object.__setattr__(self, "asked", asked)
         object.__setattr__(self, "subject", _subject(self.claims))
-        for name in ("id", "event", "select"):
+        for name in ("id", "event", "form"):
             object.__setattr__(self, name, getattr(self.binding, name))
 
     @property

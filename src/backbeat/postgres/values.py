@@ -4,6 +4,9 @@ The law is `to_jsonb(value)`, without its spaces, with three exceptions at the t
 clients of the original know: an `oid` is a number, `bytea` has no `\x`, and a number that JSON cannot write
 is `null` (specification of the server, 8.6). Inside arrays and composites `to_jsonb` holds without exception.
 
+Whoever wants big numbers as text gets every `int8` and `numeric` as a string, also inside of arrays and
+composites: JavaScript would round the number. The documents of `json` and `jsonb` are left as they are.
+
 Values are the text of a session with `DateStyle=ISO`, `TimeZone=UTC`, `IntervalStyle=postgres`,
 `bytea_output=hex` and `extra_float_digits` of 1 or more. Invalid UTF-8, possible in a database with
 encoding `SQL_ASCII` only, becomes U+FFFD.
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import orjson
@@ -21,7 +24,9 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["Encoder", "TypeInfo", "encoder"]
+    from backbeat.protocol.bindings import BigNumbers
+
+__all__ = ["Encoder", "TypeInfo", "encoder", "type_shown"]
 
 Encoder: TypeAlias = "Callable[[bytes], bytes]"
 
@@ -41,7 +46,7 @@ class TypeInfo(msgspec.Struct, frozen=True):
     """What separates an array's elements: `;` for `box`, `,` for all others."""
 
 
-def encoder(type_oid: int, types: Mapping[int, TypeInfo]) -> Encoder:
+def encoder(type_oid: int, types: Mapping[int, TypeInfo], big_numbers: BigNumbers = "number") -> Encoder:
     """Return the function that turns a column's text, which is never NULL, into JSON.
 
     Make it once per column: it resolves domains, arrays and composites here, not per value.
@@ -49,6 +54,7 @@ def encoder(type_oid: int, types: Mapping[int, TypeInfo]) -> Encoder:
     Args:
         type_oid: the type of the column.
         types: the types of the database by oid; those built in without structure need not be there.
+        big_numbers: how `int8` and `numeric` are written.
 
     Raises:
         KeyError: the type is not in `types`; it is younger than they are.
@@ -56,8 +62,22 @@ def encoder(type_oid: int, types: Mapping[int, TypeInfo]) -> Encoder:
     The returned function raises ValueError when a value does not fit its type: a composite has changed since
     `types` were read.
     """
-    base = _base_of(type_oid, types)
-    return _TOP_LEVEL.get(base) or _nested(base, types)
+    base, notation = _base_of(type_oid, types), _NOTATIONS[big_numbers]
+    return notation.column.get(base) or _nested(base, types, notation.nested)
+
+
+def type_shown(type_oid: int, name: str, big_numbers: BigNumbers) -> str:
+    """Return the name of a column's type that goes with its JSON.
+
+    Stock clients go by it: supabase-js makes a float of a string whose type is `int8` or `numeric`. The other
+    names that SQL has for these types mean nothing to them.
+
+    Args:
+        type_oid: the type of the column.
+        name: its `pg_type.typname`.
+        big_numbers: how `int8` and `numeric` are written.
+    """
+    return _ALIASES.get(type_oid, name) if big_numbers == "text" else name
 
 
 def _base_of(type_oid: int, types: Mapping[int, TypeInfo]) -> int:
@@ -66,17 +86,18 @@ def _base_of(type_oid: int, types: Mapping[int, TypeInfo]) -> int:
     return type_oid
 
 
-def _nested(type_oid: int, types: Mapping[int, TypeInfo]) -> Encoder:
-    """Return what encodes a value just as `to_jsonb` does."""
+def _nested(type_oid: int, types: Mapping[int, TypeInfo], scalars: Mapping[int, Encoder]) -> Encoder:
+    """Return what encodes a value just as `to_jsonb` does, but for scalars that are to be different."""
     base = _base_of(type_oid, types)
-    if base in _SCALARS:
-        return _SCALARS[base]
+    if base in scalars:
+        return scalars[base]
     info = types[base]
     match info.kind:
         case "array":
-            return _array(_nested(info.element, types), info.delimiter)
+            return _array(_nested(info.element, types, scalars), info.delimiter)
         case "composite":
-            return _composite([(_string(name.encode()), _nested(oid, types)) for name, oid in info.fields])
+            fields = [(_string(name.encode()), _nested(oid, types, scalars)) for name, oid in info.fields]
+            return _composite(fields)
         case _:
             return _string
 
@@ -231,10 +252,25 @@ _SCALARS: dict[int, Encoder] = {
     _TIMESTAMP: _timestamp,
     _TIMESTAMPTZ: _timestamptz,
 }
-_TOP_LEVEL: dict[int, Encoder] = {
+_BIG: dict[int, Encoder] = {_INT8: _plain, _NUMERIC: _plain}
+_ALIASES = {_INT8: "bigint", _NUMERIC: "decimal"}
+_COLUMNS: dict[int, Encoder] = {
     _OID: _as_is,
     _BYTEA: _bytea,
     _NUMERIC: _number_or_null,
     _FLOAT4: _float_or_null,
     _FLOAT8: _float_or_null,
+}
+
+
+class _Notation(NamedTuple):
+    """How scalars are written: as the value of a column, where that is different, and anywhere."""
+
+    column: Mapping[int, Encoder]
+    nested: Mapping[int, Encoder]
+
+
+_NOTATIONS: dict[BigNumbers, _Notation] = {
+    "number": _Notation(_COLUMNS, _SCALARS),
+    "text": _Notation(_COLUMNS | _BIG, _SCALARS | _BIG),
 }

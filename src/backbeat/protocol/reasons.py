@@ -634,6 +634,16 @@ CHANGES_BAD_SELECT = Reason(
     causes=("`select` was given as one text with commas, as PostgREST wants it.",),
     where=(Where.SYSTEM,),
 )
+CHANGES_BAD_NUMBERS = Reason(
+    "RealtimeDisabledForConfiguration",
+    'Error parsing `big_numbers` params: expected "number" or "text"',
+    'Give "text" to get `int8` and `numeric` as strings, which JavaScript does not round.',
+    BadRequest,
+    prefixed=False,
+    meaning="A subscription to row changes asks for big numbers in a form there is not.",
+    causes=("`big_numbers` is neither `number` nor `text`.",),
+    where=(Where.SYSTEM,),
+)
 CHANGES_BAD_FILTER = Reason(
     "RealtimeDisabledForConfiguration",
     "Error parsing `filter` params: {detail}",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from backbeat.errors import ConfigurationError
+from backbeat.protocol.bindings import BigNumbers
 from backbeat.server.limits import LimitSettings
 from backbeat.tokens.keys import ApiKeys
 
@@ -43,6 +45,8 @@ class Settings:
             and made anew, which leaves a gap.
         withhold_deletes: whether the deletion of a row is told only where row level security hides nothing.
             Otherwise every subscriber of a table learns the primary keys of deleted rows.
+        big_numbers: how `int8` and `numeric` are written in row changes, where a subscription does not say:
+            `number`, or `text`, which JavaScript does not round.
         change_delay: how long row changes are held back, in seconds; broadcasts never are. A client that
             recognises its own change by the key its REST call returns needs the REST answer to arrive first.
         explain: whether refusals carry a hint: which token, which policy, what to do. Good on a laptop; on
@@ -73,6 +77,7 @@ class Settings:
     durable_slot: str = ""
     max_retained_wal_bytes: int = 1 << 30
     withhold_deletes: bool = False
+    big_numbers: BigNumbers = "number"
     change_delay: float = 0.0
     explain: bool = False
     private_only: bool = False
@@ -105,6 +110,8 @@ class Settings:
                 "The setting durable_slot is no name of a slot.",
                 hint="Use at most 63 lower-case letters, digits and underscores.",
             )
+        if self.big_numbers not in get_args(BigNumbers):
+            raise ConfigurationError("The setting big_numbers is either number or text.")
         # Written so that NaN is refused too.
         if not (self.change_delay >= 0 and self.idle_timeout > 0 and self.alone_timeout > 0):
             raise ConfigurationError(

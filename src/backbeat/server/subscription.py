@@ -149,7 +149,7 @@ class ChangeSubscription:
         while True:
             try:
                 bindings = [
-                    parse_binding(entry, number)
+                    parse_binding(entry, number, self._realtime.settings.big_numbers)
                     for entry, number in zip(self._entries, self._ids, strict=True)
                 ]
                 await self._realtime.changes.subscribe(self, bindings, token.claims)

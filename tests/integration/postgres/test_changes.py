@@ -676,6 +676,30 @@ async def test_those_who_see_the_same_share_one_delivery(band: Band) -> None:
     assert [len(delivery.recipients) for delivery in band.deliveries] == [3]
 
 
+async def test_those_who_want_big_numbers_as_text_share_another(band: Band) -> None:
+    """The JSON is written once for each form, and each has every digit."""
+    await band.run(
+        "create table bills (id int8 primary key, sum numeric, parts int8[])",
+        "alter publication supabase_realtime add table bills",
+    )
+    for who, entry in {"anna": {}, "ben": {"big_numbers": "text"}, "carl": {"big_numbers": "text"}}.items():
+        await band.subscribe(who, claims(ANNA), {"table": "bills", **entry})
+    await band.run(
+        "insert into bills values (9007199254740993, 0.12345678901234567890, '{9007199254740995}')"
+    )
+    await band.settle()
+    assert [(len(each.recipients), each.data.partition(b'"record":')[2]) for each in band.deliveries] == [
+        (
+            1,
+            b'{"id":9007199254740993,"sum":0.12345678901234567890,"parts":[9007199254740995]},"errors":null}',
+        ),
+        (
+            2,
+            b'{"id":"9007199254740993","sum":"0.12345678901234567890","parts":["9007199254740995"]},"errors":null}',
+        ),
+    ]
+
+
 async def test_a_wildcard_sees_tables_that_are_published_later(band: Band) -> None:
     """But never the stored messages, which share the stream."""
     await band.subscribe("anna", claims(ANNA), {"schema": "*"})

@@ -170,6 +170,27 @@ async def test_deletions_can_be_withheld_where_rows_are_hidden(
     await no_slot(database)
 
 
+@pytest.mark.parametrize(
+    ("project", "entry", "expected"),
+    [("number", {}, 2**63 - 1), ("text", {}, str(2**63 - 1)), ("text", {"big_numbers": "number"}, 2**63 - 1)],
+)
+async def test_big_numbers_are_written_as_the_entry_or_the_project_wants(
+    settings: Callable[..., Settings],
+    database: Connection,
+    project: str,
+    entry: dict[str, str],
+    expected: object,
+) -> None:
+    """An entry that says nothing gets what the project was told."""
+    async with running(settings(big_numbers=project)) as server, server.client() as client:
+        await database.execute("create table bills (id int8 primary key)")
+        await database.execute("alter publication supabase_realtime add table bills")
+        await client.subscribed("realtime:bills", [{"table": "bills", **entry}], token=server.token())
+        await database.execute("insert into bills values (9223372036854775807)")
+        change = await client.until("postgres_changes")
+        assert change[4]["data"]["record"] == {"id": expected}
+
+
 async def test_a_new_token_changes_what_is_seen(server: Running, database: Connection) -> None:
     """After Mike's token, Mike's rows arrive and Eric's no longer do."""
     async with server.client() as client:

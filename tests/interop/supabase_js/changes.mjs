@@ -106,6 +106,26 @@ export default {
     assert.deepEqual((await inbox.next()).new, row)
   },
 
+  // Whoever asks for big numbers as text gets every digit; who does not gets what JavaScript makes of a number.
+  async big_numbers() {
+    const supabase = connect()
+    const id = Math.floor(Math.random() * 2 ** 31)
+    const filter = { table: 'samples', filter: `id=eq.${id}` }
+    const [exact, rounded] = await Promise.all([{ big_numbers: 'text' }, {}].map(async (wish) => {
+      const channel = supabase.channel(unique('room'))
+      const inbox = changes(channel, { ...filter, ...wish })
+      await flowing(channel)
+      return inbox
+    }))
+    const [big, fraction] = ['9007199254740993', '0.12345678901234567890']
+    await ask('sql', `insert into samples (id, big, exact) values (${id}, ${big}, ${fraction})`)
+    const { new: row } = await exact.next()
+    assert.deepEqual([row.id, row.big, row.exact], [id, big, fraction])
+    assert.equal(BigInt(row.big), 2n ** 53n + 1n)
+    const { new: other } = await rounded.next()
+    assert.deepEqual([other.big, other.exact], [2 ** 53, 0.12345678901234568])
+  },
+
   // A table that nobody publishes is an error that says so, and the channel lives.
   async unpublished() {
     await ask('sql', 'create table if not exists secrets (id int primary key)')

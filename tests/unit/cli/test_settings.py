@@ -48,6 +48,12 @@ def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert parsed("--port", "5003")["port"] == 5003
 
 
+def test_a_choice_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among what there is to choose from."""
+    monkeypatch.setenv("BACKBEAT_BIG_NUMBERS", "text")
+    assert parsed()["big_numbers"] == "text"
+
+
 def test_limits_are_settings_like_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """By flag and by environment, and the rest keeps its defaults."""
     monkeypatch.setenv("BACKBEAT_MAX_EVENTS_PER_SECOND", "7")

@@ -11,6 +11,7 @@ from backbeat.postgres.payloads import LARGEST, Payload, timestamp, trouble
 from backbeat.postgres.pgoutput import UNCHANGED, Column, Relation, Row
 from backbeat.postgres.policies import Access
 from backbeat.postgres.policies import Column as Seen
+from backbeat.protocol.bindings import Form
 
 SONGS = Relation(
     7,
@@ -52,11 +53,11 @@ def written(
     old: Row | None = None,
     *,
     key_only: bool = False,
-    select: tuple[str, ...] | None = None,
+    form: Form = Form(),  # noqa: B008 (never changes)
 ) -> dict[str, Any]:
     """What a change reads as."""
     kind: Any = "DELETE" if new is None else "INSERT" if old is None else "UPDATE"
-    payload = Payload(SONGS, ACCESS, select, {})
+    payload = Payload(SONGS, ACCESS, form, {})
     data: dict[str, Any] = msgspec.json.decode(
         payload.write(kind, "now", new=new, old=old, key_only=key_only)
     )
@@ -72,7 +73,17 @@ def test_only_selectable_columns_are_shown() -> None:
 
 def test_a_selection_keeps_the_key_and_drops_what_may_not_be_read() -> None:
     """Nobody selects their way around a privilege."""
-    assert written(select=("secret",))["record"] == {"id": 9223372036854775807}
+    assert written(form=Form(("secret",)))["record"] == {"id": 9223372036854775807}
+
+
+def test_a_big_number_may_be_a_text() -> None:
+    """Its type has another name then: stock clients make a number of whatever is an `int8`."""
+    data = written(old=ROW, form=Form(big_numbers="text"))
+    assert data["columns"] == [{"name": "id", "type": "bigint"}, {"name": "title", "type": "text"}]
+    assert (data["record"]["id"], data["old_record"]) == (
+        "9223372036854775807",
+        {"id": "9223372036854775807"},
+    )
 
 
 def test_null_is_shown_and_the_unchanged_is_not() -> None:

@@ -25,6 +25,7 @@ TYPES = {
         TypeInfo(1007, "_int4", "array", 23),
         TypeInfo(1009, "_text", "array", 25),
         TypeInfo(1020, "_box", "array", 603, delimiter=";"),
+        TypeInfo(1016, "_int8", "array", 20),
         TypeInfo(1022, "_float8", "array", 701),
         TypeInfo(1028, "_oid", "array", 26),
         TypeInfo(1115, "_timestamp", "array", 1114),
@@ -36,6 +37,8 @@ TYPES = {
         TypeInfo(9006, "_note", "array", 9005),
         TypeInfo(9007, "chord", "composite", fields=(("root", 9005), ("notes", 9006), ("raw", 17))),
         TypeInfo(9008, "nothing", "composite"),
+        TypeInfo(9009, "amount", "domain", 1700),
+        TypeInfo(9010, "bill", "composite", fields=(("no", 20), ("sum", 9009), ("parts", 1016), ("n", 23))),
     ]
 }
 
@@ -104,6 +107,29 @@ TYPES = {
 def test_text_becomes_json(type_oid: int, text: str, expected: str) -> None:
     """Each kind of value has the JSON of section 8.6."""
     assert encoder(type_oid, TYPES)(text.encode()).decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("type_oid", "text", "expected"),
+    [
+        pytest.param(20, "9223372036854775807", '"9223372036854775807"', id="bigint"),
+        pytest.param(1700, "1.500", '"1.500"', id="numeric keeps its scale"),
+        pytest.param(1700, "-Infinity", '"-Infinity"', id="a numeric that is no number to JSON"),
+        pytest.param(9009, "0.1", '"0.1"', id="domain"),
+        pytest.param(1016, "{{1,NULL}}", '[["1",null]]', id="bigint[]"),
+        pytest.param(
+            9010, '(1,2.50,"{3}",4)', '{"no":"1","sum":"2.50","parts":["3"],"n":4}', id="within a composite"
+        ),
+        pytest.param(23, "5", "5", id="int fits"),
+        pytest.param(701, "1e-05", "0.00001", id="float is a double already"),
+        pytest.param(26, "4294967295", "4294967295", id="oid fits"),
+        pytest.param(17, "\\x0102", '"0102"', id="bytea without prefix, as ever"),
+        pytest.param(3802, '{"a": 9223372036854775807}', '{"a": 9223372036854775807}', id="a document"),
+    ],
+)  # fmt: skip
+def test_a_big_number_may_be_a_text(type_oid: int, text: str, expected: str) -> None:
+    """Every number that JavaScript might round, wherever it stands outside of documents."""
+    assert encoder(type_oid, TYPES, "text")(text.encode()).decode() == expected
 
 
 @pytest.mark.parametrize("text", ["(1)", "(1,a,b)", "(1,a", "", '(1,"a)', "((1),a)"])

@@ -59,7 +59,7 @@ def test_a_token_in_an_entry_is_not_shown() -> None:
 )
 def test_a_selection_is_a_list_of_column_names(select: object, expected: tuple[str, ...] | None) -> None:
     """What is no text is dropped, and an empty list selects everything."""
-    assert parse_binding({"table": "t", "select": select}, 1).select == expected
+    assert parse_binding({"table": "t", "select": select}, 1).form.select == expected
 
 
 def test_a_selection_in_one_text_is_refused() -> None:
@@ -70,6 +70,28 @@ def test_a_selection_in_one_text_is_refused() -> None:
 def test_columns_of_a_wildcard_cannot_be_selected() -> None:
     """The tables may have different columns."""
     assert message({"schema": "public", "select": ["a"]}).startswith("Column selection is not supported")
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"big_numbers": "text"}, "text"),
+        ({"big_numbers": "number"}, "number"),
+        ({"big_numbers": None}, "text"),
+        ({}, "text"),
+    ],
+)
+def test_an_entry_may_say_how_big_numbers_are_written(entry: dict[str, Any], expected: str) -> None:
+    """One that does not gets the default of the project."""
+    assert parse_binding({"table": "t", **entry}, 1, "text").form.big_numbers == expected
+
+
+@pytest.mark.parametrize("value", ["string", True, ["text"]])
+def test_an_unknown_form_of_big_numbers_is_refused(value: object) -> None:
+    """The error names the two there are."""
+    assert message({"table": "t", "big_numbers": value}) == (
+        'Error parsing `big_numbers` params: expected "number" or "text"'
+    )
 
 
 def test_the_request_is_remembered_for_error_texts() -> None:

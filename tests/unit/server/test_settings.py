@@ -64,6 +64,13 @@ def test_a_time_that_is_none_is_refused_by_name(name: str, value: float) -> None
         make(**{name: value})
 
 
+def test_big_numbers_are_numbers_or_text() -> None:
+    """Anything else is a slip of the pen."""
+    make(big_numbers="text")
+    with pytest.raises(ConfigurationError, match="either number or text"):
+        make(big_numbers="string")
+
+
 @pytest.mark.parametrize("name", ["change_delay", "idle_timeout", "alone_timeout"])
 def test_a_time_that_is_no_number_is_refused(name: str) -> None:
     """Nothing compares to it, so nothing would ever be too late."""
