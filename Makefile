@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo test unit docs picture fuzz check format lock clean
+.PHONY: help install install-tests demo test unit docs picture fuzz values check format lock clean
 
 help:
 	@echo "make demo     run the band app"
@@ -13,6 +13,7 @@ help:
 	@echo "make check    check format, lint, types and import rules"
 	@echo "make docs     write the pages of the error codes anew"
 	@echo "make fuzz     compare what subscribers receive with what they may select, at random"
+	@echo "make values   compare values of every type with the JSON of Postgres, at random"
 	@echo "make format   format the code"
 	@echo "make lock     write requirements.lock anew"
 
@@ -64,6 +65,12 @@ picture: install-tests
 CASES ?= 1000000
 fuzz: install
 	$(BIN)/python -m tests.differential --cases $(CASES)
+
+# Values of every type against the JSON of Postgres, at random: `make values CASES=10000 SEED=7`.
+SEED ?= 1
+values: CASES = 1000
+values: install
+	BACKBEAT_CASES=$(CASES) BACKBEAT_SEED=$(SEED) $(BIN)/pytest --timeout=0 tests/integration/postgres/test_values.py
 
 check: install
 	$(BIN)/ruff format --check . scripts/error-pages

@@ -3,6 +3,8 @@ r"""A column value as Postgres writes it, turned into the JSON a subscriber read
 The law is `to_jsonb(value)`, without its spaces, with three exceptions at the top level of a column that
 clients of the original know: an `oid` is a number, `bytea` has no `\x`, and a number that JSON cannot write
 is `null` (specification of the server, 8.6). Inside arrays and composites `to_jsonb` holds without exception.
+It also puts the fields of composites and of `json` in the order of jsonb, and leaves out all but the last of
+several with one name; here they come as they were written, which reads as the same.
 
 Whoever wants big numbers as text gets every `int8` and `numeric` as a string, also inside of arrays and
 composites: JavaScript would round the number. The documents of `json` and `jsonb` are left as they are.
@@ -149,6 +151,14 @@ def _timestamptz(text: bytes) -> bytes:
     return b'"' + text.replace(b" ", b"T", 1).replace(b"+00", b"+00:00", 1) + b'"'
 
 
+def _vector(text: bytes) -> bytes:
+    return b"[" + text.replace(b" ", b",") + b"]"
+
+
+def _oid_vector(text: bytes) -> bytes:
+    return _vector(re.sub(rb"\d+", rb'"\g<0>"', text))
+
+
 def _bytea(text: bytes) -> bytes:
     return b'"' + text[2:] + b'"'
 
@@ -229,6 +239,7 @@ def _composite(fields: list[tuple[bytes, Encoder]]) -> Encoder:
 _BOOL, _BYTEA, _INT8, _INT2, _INT4, _OID, _JSON = 16, 17, 20, 21, 23, 26, 114
 _FLOAT4, _FLOAT8, _DATE, _TIME, _TIMESTAMP, _TIMESTAMPTZ, _TIMETZ = 700, 701, 1082, 1083, 1114, 1184, 1266
 _TEXT, _BPCHAR, _VARCHAR, _NUMERIC, _UUID, _JSONB = 25, 1042, 1043, 1700, 2950, 3802
+_INT2VECTOR, _OIDVECTOR = 22, 30
 
 _SCALARS: dict[int, Encoder] = {
     _BOOL: _boolean,
@@ -251,6 +262,8 @@ _SCALARS: dict[int, Encoder] = {
     _TIMETZ: _plain,
     _TIMESTAMP: _timestamp,
     _TIMESTAMPTZ: _timestamptz,
+    _INT2VECTOR: _vector,
+    _OIDVECTOR: _oid_vector,
 }
 _BIG: dict[int, Encoder] = {_INT8: _plain, _NUMERIC: _plain}
 _ALIASES = {_INT8: "bigint", _NUMERIC: "decimal"}

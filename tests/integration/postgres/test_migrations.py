@@ -9,73 +9,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
+from tests.clusters import CLUSTERS, FLAVOURS
 
 from backbeat.errors import MigrationError
-from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.postgres.database import migrate
 
 LOGIN = "backbeat_server"
-DEBIAN = Path("/usr/lib/postgresql/15/bin")
 
 Admin = psycopg.AsyncConnection[tuple[Any, ...]]
 
 _numbers = itertools.count(1)
 
 
-@contextmanager
-def embedded() -> Iterator[str]:
-    """The Postgres of the local project."""
-    with EmbeddedPostgres.ephemeral() as server:
-        yield server.url
-
-
-@contextmanager
-def debian() -> Iterator[str]:
-    """Debian's PostgreSQL 15, on a socket of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": "/"}
-        if os.geteuid() == 0:  # Postgres refuses to run as root
-            shutil.chown(folder, "nobody")
-            options |= {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
-
-        def run(*command: str) -> None:
-            subprocess.run(command, check=True, **options)
-
-        data = f"{folder}/data"
-        control = f"{DEBIAN}/pg_ctl", "-D", data, "-w", "-l", f"{folder}/log"
-        settings = f"-k {folder} -c listen_addresses= -c wal_level=logical -c fsync=off"
-        run(f"{DEBIAN}/initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
-        run(*control, "-o", settings, "start")
-        try:
-            yield f"postgresql://postgres@/postgres?host={folder}"
-        finally:
-            run(*control, "-m", "fast", "stop")
-
-
-CLUSTERS = {"embedded": embedded, "debian15": debian}
-
-without_debian = pytest.mark.skipif(
-    not (DEBIAN / "postgres").exists() or not Path("/usr/share/postgresql/15/postgres.bki").exists(),
-    reason="Debian's PostgreSQL 15 is not installed",
-)
-
-flavours = pytest.mark.parametrize(
-    "fresh_cluster", ["embedded", pytest.param("debian15", marks=without_debian)], indirect=True
-)
+flavours = pytest.mark.parametrize("fresh_cluster", FLAVOURS, indirect=True)
 
 
 @pytest.fixture
@@ -85,9 +38,7 @@ def fresh_cluster(request: pytest.FixtureRequest) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(
-    scope="module", params=["embedded", pytest.param("debian15", marks=without_debian)], name="cluster"
-)
+@pytest.fixture(scope="module", params=FLAVOURS, name="cluster")
 def shared_cluster(request: pytest.FixtureRequest) -> Iterator[str]:
     """A cluster for all tests of this file that do not mind roles."""
     with CLUSTERS[request.param]() as url:
