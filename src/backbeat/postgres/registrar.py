@@ -206,11 +206,11 @@ class _Published(NamedTuple):
 
     Attributes:
         name: schema and name.
-        columns: those that are published; None where all are.
+        columns: those that are published.
     """
 
     name: tuple[str, str]
-    columns: Collection[str] | None
+    columns: Collection[str]
 
 
 class _Catalogue(NamedTuple):
@@ -347,7 +347,7 @@ class Registrar:
         for position, binding in enumerate(request.bindings):
             name = binding.schema, binding.table
             tables = [
-                _checked(catalogue.access.get((oid, role)), role, binding)
+                _checked(catalogue.access.get((oid, role)), role, binding, published)
                 for oid, published in catalogue.published.items()
                 if _stands_for(name, published.name)
             ]
@@ -375,8 +375,7 @@ class Registrar:
         # The catalogue is read in two steps; somebody may drop a column in between.
         if not is_readable or comparable is None:
             raise _refused(binding, f"invalid column for filter {condition.column}")
-        published = catalogue.published[access.oid].columns
-        if published is not None and condition.column not in published:
+        if condition.column not in catalogue.published[access.oid].columns:
             # It would never come along, and nothing would ever match.
             raise _refused(binding, f"invalid column for filter {condition.column}: it is not published")
         if condition.operator == "is":
@@ -583,7 +582,7 @@ def _stands_for(name: tuple[str, str], published: tuple[str, str]) -> bool:
     return name[0] in (ANY, published[0]) and name[1] in (ANY, published[1])
 
 
-def _checked(access: Access | None, role: str, binding: Binding) -> Access:
+def _checked(access: Access | None, role: str, binding: Binding, published: _Published) -> Access:
     """Let a table pass that the role can be asked about, and whose columns it may read as selected."""
     if access is None:
         raise _refused(binding, f'role "{role}" does not exist', "42704")
@@ -592,6 +591,8 @@ def _checked(access: Access | None, role: str, binding: Binding) -> Access:
     for column in binding.form.select or ():
         if column not in access.readable:
             raise _refused(binding, f"invalid column for select {column}")
+        if column not in published.columns:
+            raise _refused(binding, f"invalid column for select {column}: it is not published")
     return access
 
 

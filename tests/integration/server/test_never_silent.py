@@ -259,15 +259,31 @@ async def test_who_is_not_concerned_hears_nothing(server: Running, database: Con
     ("wanted", "remedy"),
     [
         (PLANS, "alter publication supabase_realtime add table plans"),
-        (NEWS | {"filter": "author=eq.eric"}, "alter table news add author text"),
+        (
+            NEWS | {"filter": "author=eq.eric"},
+            "alter table news add author text; grant select on news to authenticated",
+        ),
         (NEWS | {"schema": "later"}, "alter table news set schema later"),
+        (NEWS | {"select": ["note"]}, "grant select (note) on news to authenticated"),
+        (NEWS | {"filter": "id=eq.abc"}, "alter table news alter id type text"),
+        (NEWS | {"filter": "data=eq.1"}, "alter table news alter data type jsonb"),
     ],
-    ids=["not published", "no such column", "no such table"],
+    ids=[
+        "not published",
+        "no such column",
+        "no such table",
+        "not to be read",
+        "bad value",
+        "no such operator",
+    ],
 )
 async def test_what_was_refused_is_tried_again_when_its_cause_goes_away(
     server: Running, database: Connection, wanted: dict[str, Any], remedy: str
 ) -> None:
     """Without a word of the client."""
+    await database.execute("alter table news add data json, add note text")
+    await database.execute("revoke select on news from authenticated")
+    await database.execute("grant select (id, headline, data) on news to authenticated")
     await database.execute("create schema later")
     await database.execute("grant usage on schema later to authenticated")
     async with server.client() as client:
@@ -275,6 +291,16 @@ async def test_what_was_refused_is_tried_again_when_its_cause_goes_away(
         await system(client, "error")
         await database.execute(remedy.encode())
         assert await system(client, "ok") == CONFIRMED
+
+
+async def test_a_filter_on_a_column_that_is_renamed_is_told(server: Running, database: Connection) -> None:
+    """From then on it would match nothing; under its old name the column is found again."""
+    async with server.client() as client:
+        await client.subscribed("realtime:x", [NEWS | {"filter": "headline=eq.x"}], token=server.token())
+        await database.execute("alter table news rename headline to title")
+        assert "invalid column for filter headline" in (await system(client, "error"))["message"]
+        await database.execute("alter table news rename title to headline")
+        assert (await system(client, "ok"))["message"] == CONFIRMED["message"]
 
 
 async def test_who_left_is_not_subscribed_again(server: Running, database: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -50,6 +51,32 @@ def test_not_turns_a_condition_around() -> None:
 def test_commas_join_conditions_and_blanks_around_them_mean_nothing() -> None:
     """Several segments are an AND."""
     assert [c.column for c in parse_filter(" a=eq.1 , b=gte.2 ,c=in.(1,2)")] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("negated", [False, True])
+@pytest.mark.parametrize("operator", get_args(Operator))
+def test_every_operator_is_read_with_and_without_not(operator: Operator, negated: bool) -> None:
+    """All thirteen."""
+    text = f"id={'not.' * negated}{operator}.{'(1)' if operator == 'in' else '1'}"
+    assert parse_filter(text) == (Condition("id", operator, ("1",), negated),)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=gte.1,a=lt.5", [("a", "gte", ("1",)), ("a", "lt", ("5",))]),
+        ("a=in.(1,2),b=eq.x", [("a", "in", ("1", "2")), ("b", "eq", ("x",))]),
+        ("a=gt.1,a=lt.9,b=in.(2,3)", [("a", "gt", ("1",)), ("a", "lt", ("9",)), ("b", "in", ("2", "3"))]),
+        ("a=in.(1,2),b=in.(3,4)", [("a", "in", ("1", "2")), ("b", "in", ("3", "4"))]),
+        ('a=eq."x,y=1",b=in.("1,2",3)', [("a", "eq", ("x,y=1",)), ("b", "in", ("1,2", "3"))]),
+        ("a=like.%(b,c=eq.(d,e),f=is.null", [("a", "like", ("%(b,c=eq.(d,e),f=is.null",))]),
+    ],
+)
+def test_commas_part_conditions_of_any_kind(
+    text: str, expected: list[tuple[str, str, tuple[str, ...]]]
+) -> None:
+    """Outside of quotes and parentheses; one that is never closed takes all that follows."""
+    assert [(each.column, each.operator, each.values) for each in parse_filter(text)] == expected
 
 
 @pytest.mark.parametrize(

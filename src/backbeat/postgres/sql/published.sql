@@ -1,6 +1,16 @@
--- The published tables that match pairs of schema and table, where `*` stands for all, with their published columns:
--- a column of Postgres 15 and newer.
-select c.oid::int8, n.nspname::text, c.relname::text, to_jsonb(p) -> 'attnames'
+-- The published tables that match pairs of schema and table, where `*` stands for all, with their published columns.
+select c.oid::int8,
+       n.nspname::text,
+       c.relname::text,
+       array(
+         -- A column of Postgres 15 and newer. Before that, every column is published that is not generated.
+         select jsonb_array_elements_text(to_jsonb(p) -> 'attnames')
+         union all
+         select a.attname
+         from pg_catalog.pg_attribute a
+         where not to_jsonb(p) ? 'attnames'
+           and a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+       )
 from pg_catalog.pg_publication_tables p
 join pg_catalog.pg_namespace n on n.nspname = p.schemaname
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
