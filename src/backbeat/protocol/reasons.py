@@ -670,8 +670,7 @@ CHANGES_NO_TABLE = Reason(
         "The table was never added to the publication.",
         "The schema or the table is misspelt; the names are case-sensitive.",
         "The server was started with another `publication`.",
-        "The table is partitioned: its partitions are published under their own names, unless the publication "
-        "says `publish_via_partition_root`.",
+        "The table is partitioned, and its partitions are published under their own names.",
     ),
     where=(Where.SYSTEM,),
 )
@@ -689,8 +688,7 @@ CHANGES_REFUSED = Reason(
         "The value of the filter cannot be read as the type of the column.",
         "The type of the column does not have the operator: no `lt` for `json`, no `like` for numbers.",
         "The pattern of `like` or `match` is not complete.",
-        "The publication leaves the column out: it lists other columns, or the column is generated. Postgres 18 "
-        "publishes stored ones with `publish_generated_columns = stored`.",
+        "The publication leaves the column out: it lists others, or the column is generated.",
     ),
     where=(Where.SYSTEM,),
 )
