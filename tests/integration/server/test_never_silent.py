@@ -293,16 +293,6 @@ async def test_what_was_refused_is_tried_again_when_its_cause_goes_away(
         assert await system(client, "ok") == CONFIRMED
 
 
-async def test_a_filter_on_a_column_that_is_renamed_is_told(server: Running, database: Connection) -> None:
-    """From then on it would match nothing; under its old name the column is found again."""
-    async with server.client() as client:
-        await client.subscribed("realtime:x", [NEWS | {"filter": "headline=eq.x"}], token=server.token())
-        await database.execute("alter table news rename headline to title")
-        assert "invalid column for filter headline" in (await system(client, "error"))["message"]
-        await database.execute("alter table news rename title to headline")
-        assert (await system(client, "ok"))["message"] == CONFIRMED["message"]
-
-
 async def test_who_left_is_not_subscribed_again(server: Running, database: Connection) -> None:
     """A refused subscription ends with its channel."""
     async with server.client() as client:
