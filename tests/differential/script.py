@@ -99,12 +99,6 @@ create function climb() returns boolean volatile cost 0.0001 language plpgsql as
     perform set_config('role', session_user, true);
   end if;
   return true; end $$;
--- Whoever poses is somebody else from there on; what comes before it must not depend on the plan.
-create function pose() returns boolean volatile cost 10000 language plpgsql as $$ begin
-  if auth.uid() = '00000000-0000-0000-0000-00000000000b' then
-    perform set_config('request.jwt.claim.sub', '00000000-0000-0000-0000-00000000000c', true);
-  end if;
-  return true; end $$;
 create function switch() returns boolean stable language sql as $$ select true $$;
 """
 
@@ -155,7 +149,6 @@ CONDITIONS = [
     "secret = 'open' or auth.uid() = owner",
     "title like 'a%%'",
     "climb() and auth.uid() = owner",
-    "(select auth.uid()) = owner and pose()",
     "switch() and band > 1",
 ]
 
@@ -318,6 +311,12 @@ class _Maker:
     policies: dict[str, list[str]] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
     named: int = 0
+    conditions: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Where one policy changes the role and another asks for it, the plan decides who sees what.
+        left_out = "climb" if self.chance(0.7) else "current_user"
+        self.conditions = [each for each in CONDITIONS if left_out not in each]
 
     def chance(self, probability: float) -> bool:
         return self.rng.random() < probability
@@ -391,9 +390,9 @@ class _Maker:
         )
 
     def _condition(self, table: Table) -> str:
-        condition = self.rng.choice(CONDITIONS)
-        if self.chance(0.15) and "climb" not in condition and "pose" not in condition:
-            other = self.rng.choice([c for c in CONDITIONS if "climb" not in c and "pose" not in c])
+        condition = self.rng.choice(self.conditions)
+        if self.chance(0.15) and "climb" not in condition:
+            other = self.rng.choice([c for c in self.conditions if "climb" not in c])
             condition = f"({condition}) {self.rng.choice(['and', 'or'])} ({other})"
         return condition.replace("{table}", ident(table.name)).replace("%%", "%")
 
