@@ -80,10 +80,11 @@ def message_of(insert: Insert) -> StoredMessage:
         raise ProtocolError("A row of realtime.messages has neither payload nor binary_payload.")
     return StoredMessage(
         id=row["id"].decode(),
-        topic=row["topic"].decode(),
-        event=row["event"].decode(),
+        topic=row["topic"].decode(errors="replace"),
+        event=row["event"].decode(errors="replace"),
         private=row["private"] == b"t",
-        payload=payload,
+        # Bytes that are no text, possible in a database with encoding SQL_ASCII only, become U+FFFD.
+        payload=None if payload is None else payload.decode(errors="replace").encode(),
         binary=_bytea(binary) if payload is None and binary is not None else None,
     )
 

@@ -6,9 +6,8 @@ arrives meanwhile makes the next batch larger, within its bounds, so a consumer 
 up.
 
 Nothing is lost silently. With a temporary slot, changes committed while the stream is lost are not delivered,
-and `StreamState.gap_since` says so. With a durable slot everything is delivered at least once: within one
-`run`, only a transaction of several parts may start over; after a restart of the program, the last batches
-too.
+and `StreamState.gap_since` says so. With a durable slot everything is delivered, and by one program once:
+after a restart of the program the last batches may come again.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeAlias
 import msgspec
 
 from backbeat.errors import Retry, StreamError
-from backbeat.postgres.transactions import Receiver
+from backbeat.postgres.transactions import Handled, Receiver
 from backbeat.postgres.walsender import Walsender
 
 if TYPE_CHECKING:
@@ -120,6 +119,11 @@ class ReplicationStream:
         self._state = StreamState(StreamPhase.CONNECTING, time.time())
         self._walsender: Walsender | None = None
         self._mark: tuple[int, float] | None = None
+        self._skew = 0.0
+        """How many seconds our clock is ahead of that of Postgres."""
+        self._certain_until: float | None = None
+        """Up to when all commits were handled, however far behind Postgres was when it gave signs of life."""
+        self._handled: Handled | None = None
         self._skipped_since: float | None = None
         """Up to when everything was handled, when a failure of the consumer cost what came next."""
 
@@ -149,19 +153,37 @@ class ReplicationStream:
             return min(walsender.complete_until, self._mark[1])
         return walsender.complete_until
 
-    def mark(self, lsn: int, when: float) -> None:
+    @property
+    def lag(self) -> float | None:
+        """Seconds since everything had been handled; None before the first connection."""
+        complete_until = self.complete_until
+        return None if complete_until is None else max(0.0, time.time() - self._skew - complete_until)
+
+    def mark(self, timeline: int, lsn: int, when: float) -> None:
         """Note where the WAL ended at some time: until it is handled up to there, no later time is complete.
 
         Without marks `complete_until` runs ahead of a walsender that is behind with reading WAL: it answers
         with the time of its answer.
 
         Args:
+            timeline: the history of the WAL. After a promotion whoever looks may be there before the stream.
             lsn: the end of the WAL.
             when: seconds since 1970, by the clock of Postgres.
         """
+        self._look_at_mark()
         position = self.position
-        if self._mark is None or (position is not None and position.lsn >= self._mark[0]):
+        if self._mark is None and position is not None and position.timeline == timeline:
             self._mark = lsn, when
+
+    def _look_at_mark(self) -> None:
+        """Forget the mark when it was reached, and remember its time."""
+        position = self.position
+        if self._mark is not None and position is not None and position.lsn >= self._mark[0]:
+            self._is_certain(self._mark[1])
+            self._mark = None
+
+    def _is_certain(self, until: float) -> None:
+        self._certain_until = max(self._certain_until or until, until)
 
     @property
     def slot(self) -> str | None:
@@ -203,7 +225,8 @@ class ReplicationStream:
 
     async def _stream(self) -> StreamError:
         """Connect and stream until that fails; return why."""
-        complete_until, before = self.complete_until, self.position
+        self._look_at_mark()
+        complete_until, certain_until, before = self.complete_until, self._certain_until, self.position
         try:
             walsender = await Walsender.connect(
                 self._conninfo,
@@ -212,35 +235,44 @@ class ReplicationStream:
                 durable=self._durable,
                 max_retained=self._max_retained,
                 resume=before,
-                receiver=Receiver(max_events=self._batch_events, max_bytes=self._batch_bytes),
+                receiver=Receiver(
+                    max_events=self._batch_events, max_bytes=self._batch_bytes, handled=self._handled
+                ),
                 status_interval=self._status_interval,
                 silence=self._silence,
             )
         except StreamError as error:
             return error
         self._walsender = walsender
+        self._skew = time.time() - walsender.since
         async with aclosing(walsender):
             gap_since, self._skipped_since = self._skipped_since, None
             if walsender.has_gap or (before is not None and before[:2] != walsender.position[:2]):
                 # It was made in another history, where the WAL may never get that far.
                 self._mark = None
             if walsender.has_gap:
-                gap_since = complete_until if gap_since is None else gap_since
+                gap_since = certain_until if gap_since is None else gap_since
             elif complete_until is not None:
                 walsender.complete_until = complete_until
+            if walsender.has_gap or certain_until is None:
+                self._certain_until = walsender.since
             self._report(StreamPhase.STREAMING, gap_since=gap_since)
             while True:
                 try:
                     batch = await walsender.read()
                 except StreamError as error:
                     return error
+                # What fails counts, too: it would fail again.
+                self._handled = Handled.after(batch[-1], self._handled)
                 try:
                     await self._consume(batch)
                 except Exception:
                     # What fails once fails again: a durable slot must not return it.
-                    self._skipped_since = self.complete_until
+                    self._skipped_since = self._certain_until
                     walsender.acknowledge()
                     raise
+                if batch[-1].end_lsn is not None:
+                    self._is_certain(batch[-1].commit_time / 1_000_000)
                 # A consumer that never waits must not keep everybody else from running.
                 await asyncio.sleep(0)
 

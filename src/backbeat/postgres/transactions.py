@@ -19,13 +19,14 @@ from backbeat.postgres.pgoutput import (
     DecodeError,
     Decoder,
     LogicalMessage,
+    Relation,
     unix_microseconds,
 )
 
 if TYPE_CHECKING:
     from backbeat.postgres.pgoutput import Change
 
-__all__ = ["Receiver", "Transaction", "standby_status"]
+__all__ = ["Handled", "Receiver", "Transaction", "standby_status"]
 
 
 class Transaction(msgspec.Struct, frozen=True):
@@ -43,9 +44,38 @@ class Transaction(msgspec.Struct, frozen=True):
     events: list[Change]
     """What happened, in order; a `Relation` stands before the first row it describes."""
     part: int = 0
-    """0 for the first part. Seen again after others: the stream broke, and a durable slot started over."""
+    """0 for the first part, and for the first one after a durable slot has started the transaction over."""
     end_lsn: int | None = None
     """Where it ended, or None when more parts follow."""
+
+
+class Handled(msgspec.Struct, frozen=True):
+    """How much of a transaction was handled before all of it had arrived."""
+
+    commit_lsn: int
+    commit_time: int
+    """Beside the position, for another transaction may stand there after a promotion."""
+    events: int
+    """Without announcements of tables: each connection has its own."""
+
+    def is_of(self, transaction: Begin | Transaction) -> bool:
+        """Tell whether it is this transaction of which something was handled."""
+        lsn = transaction.final_lsn if isinstance(transaction, Begin) else transaction.commit_lsn
+        return (lsn, transaction.commit_time) == (self.commit_lsn, self.commit_time)
+
+    @staticmethod
+    def after(part: Transaction, before: Handled | None) -> Handled | None:
+        """Count a part of a transaction; None after its last one.
+
+        Args:
+            part: what was handled now.
+            before: what had been handled before.
+        """
+        if part.end_lsn is not None:
+            return None
+        events = before.events if before is not None and before.is_of(part) else 0
+        events += sum(not isinstance(event, Relation) for event in part.events)
+        return Handled(part.commit_lsn, part.commit_time, events)
 
 
 _KEEPALIVE = Struct("!xQqB")
@@ -73,9 +103,10 @@ class Receiver:
     Args:
         max_events: how many events to hold.
         max_bytes: how many bytes of messages about events to hold; one of them may exceed it.
+        handled: what to leave out of a transaction that a durable slot starts over.
     """
 
-    def __init__(self, *, max_events: int, max_bytes: int) -> None:
+    def __init__(self, *, max_events: int, max_bytes: int, handled: Handled | None = None) -> None:
         self.position = 0
         """Everything before this LSN was taken or is in what `take` returns next. May be acknowledged when
         that has been handled."""
@@ -86,6 +117,8 @@ class Receiver:
         """Whether Postgres waits for a status; whoever sends one resets it."""
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._handled = handled
+        self._left_out = 0
         self._decoder = Decoder()
         self._done: list[Transaction] = []
         self._open: Begin | None = None
@@ -133,6 +166,8 @@ class Receiver:
                 raise DecodeError("A transaction began inside another one.")
             self._open = event
             self._part = 0
+            handled = self._handled
+            self._left_out = handled.events if handled is not None and handled.is_of(event) else 0
         elif isinstance(event, Commit):
             if self._open is None:
                 raise DecodeError("A transaction ended that had not begun.")
@@ -140,6 +175,8 @@ class Receiver:
             self._open = None
             self.position = event.end_lsn
             self.complete_until = event.commit_time
+        elif self._left_out and not isinstance(event, Relation):
+            self._left_out -= 1
         elif self._open is not None:
             self._events.append(event)
             self._count += 1

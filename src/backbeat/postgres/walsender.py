@@ -289,7 +289,9 @@ class Walsender:
         """Wait for bytes and hand them to libpq. Nobody else reads the socket: that is the back-pressure."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
-        socket = self._pgconn.socket
+        with _translated():
+            # None is left when a status could not be sent.
+            socket = self._pgconn.socket
         loop.add_reader(socket, readable.set)
         try:
             async with asyncio.timeout(self._silence):

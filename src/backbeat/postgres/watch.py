@@ -41,6 +41,7 @@ class Slot:
 
     Attributes:
         missing: publications that do not exist.
+        timeline: the history of the WAL.
         lsn: the end of the WAL.
         when: at a time before which everything committed lies before that end; seconds since 1970, by the
             clock of Postgres.
@@ -49,6 +50,7 @@ class Slot:
     """
 
     missing: list[str]
+    timeline: int
     lsn: int
     when: float
     retained: int | None

@@ -31,7 +31,7 @@ from backbeat.server.hub import UserBroadcast
 from backbeat.server.subscription import ChangeSubscription, Gap
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 
     from backbeat.postgres.changes import Delivery
     from backbeat.postgres.database import Database
@@ -127,8 +127,7 @@ class Feed:
     @property
     def lag(self) -> float | None:
         """Seconds since everything had been handled; None before the first connection."""
-        complete_until = self._stream.complete_until
-        return None if complete_until is None else max(0.0, time.time() - complete_until)
+        return self._stream.lag
 
     async def run(self, realtime: Realtime) -> None:
         """Feed the channels of a server until cancelled, whatever happens to the database.
@@ -140,23 +139,28 @@ class Feed:
         self._count_for(realtime.metrics)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._maintain(), name="messages maintenance")
-                tasks.create_task(self._keep_streaming(realtime), name="replication stream")
-                tasks.create_task(self._keep_watch(), name="stream watch")
+                for part in (self._maintain, self._keep_streaming, self._keep_watch):
+                    tasks.create_task(self._keep(part, realtime.metrics), name=part.__name__)
         finally:
             await self._changes.aclose()
             await self._watch.aclose()
 
-    async def _keep_streaming(self, realtime: Realtime) -> None:
-        """Stream for ever. A failure of ours costs what was being handled, is reported, and ends nothing."""
+    async def _keep(self, part: Callable[[], Awaitable[None]], metrics: Metrics) -> None:
+        """Run a part for ever. A failure of ours costs what it was doing, is reported, and ends nothing."""
         while True:
             try:
-                await self._stream.run()
+                await part()
             except Exception:
-                realtime.metrics.handler_failures += 1
-                log.exception("feed failed")
-                self._say_interrupted("the server failed to handle a change")
+                metrics.handler_failures += 1
+                log.exception("feed failed", part=part.__name__)
                 await asyncio.sleep(RESTART_PAUSE)
+
+    async def _keep_streaming(self) -> None:
+        try:
+            await self._stream.run()
+        except Exception:
+            self._say_interrupted("the server failed to handle a change")
+            raise
 
     def _count_for(self, metrics: Metrics) -> None:
         """Let the metrics of a server show what happens here."""
@@ -348,7 +352,7 @@ class Feed:
         """End a stream that has lost its publication, and take its slot from one that keeps too much WAL."""
         name = self._stream.slot
         slot = self._slot = await self._watch.slot(name)
-        self._stream.mark(slot.lsn, slot.when)
+        self._stream.mark(slot.timeline, slot.lsn, slot.when)
         if slot.missing:
             self._stream.end(
                 StreamError(
@@ -410,11 +414,15 @@ class Feed:
 
     def _release(self) -> None:
         assert self._realtime is not None
-        now = self._realtime.loop.time()
-        while self._held and self._held[0][0] <= now:
-            self._dispatch(self._held.popleft()[1])
-        if self._held:
-            self._realtime.loop.call_at(self._held[0][0], self._release)
+        loop = self._realtime.loop
+        now = loop.time()
+        try:
+            while self._held and self._held[0][0] <= now:
+                self._dispatch(self._held.popleft()[1])
+        finally:
+            # What fails must not hold up what waits behind it.
+            if self._held:
+                loop.call_at(self._held[0][0], self._release)
 
     def _dispatch(self, deliveries: Sequence[Delivery]) -> None:
         """Write each channel's changes as one piece; equal frames are built once."""
@@ -437,7 +445,12 @@ class Feed:
             data = joined.get(same)
             if data is None:
                 data = joined[same] = b"".join(parts)
-            subscription.deliver(data)
+            try:
+                subscription.deliver(data)
+            except Exception:
+                # It costs this channel its changes, and nobody else theirs.
+                self._realtime.metrics.handler_failures += 1
+                log.exception("changes not delivered", topic=subscription.wire[1])
 
     # Upkeep -------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg.pq import ConnStatus
 from tests.faults import FaultyLine
 
 from backbeat.errors import StreamError
@@ -143,6 +144,27 @@ async def test_a_cut_line_leaves_a_gap_with_a_beginning_and_an_end(db: Connectio
     assert state.gap_since < handled + 1
 
 
+async def test_a_line_that_is_cut_while_the_consumer_is_busy_is_found_cut(
+    db: Connection, login_url: str
+) -> None:
+    """The heartbeat has met its end by then; whoever reads on hears of it as of any other."""
+    line = FaultyLine(login_url)
+    async with line.laid() as url, streaming(url) as log:
+        await log.until(StreamPhase.STREAMING)
+        log.open.clear()
+        await db.execute("insert into songs values (1)")
+        await log.row()
+        connection = log.stream._walsender._connection  # type: ignore[union-attr]
+        line.cut()
+        async with asyncio.timeout(PATIENCE):
+            while connection.pgconn.status == ConnStatus.OK:
+                await asyncio.sleep(0.02)
+        log.open.set()
+        await log.until(StreamPhase.LOST)
+        line.restore()
+        assert (await log.until(StreamPhase.STREAMING)).gap_since is not None
+
+
 async def test_a_line_that_stalls_while_the_stream_connects_is_given_up(
     db: Connection, login_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,13 +296,37 @@ async def test_what_the_consumer_failed_at_is_not_returned_by_a_durable_slot(
     assert state.gap_since is not None
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["cut", "failed"])
+async def test_a_large_transaction_goes_on_where_it_was_interrupted(
+    db: Connection, login_url: str, fails: bool
+) -> None:
+    """A durable slot starts it over; what has been handled of it does not come again."""
+    line = FaultyLine(login_url)
+    async with line.laid() as url, streaming(url, slot=SLOT, durable=True, batch_events=100) as log:
+        await log.until(StreamPhase.STREAMING)
+        log.open.clear()
+        await db.execute("insert into songs select n from generate_series(1, 1000) n")
+        first = [await log.row()]
+        log.fails = fails
+        line.cut()
+        log.open.set()
+        await log.until(StreamPhase.CONNECTING)
+        line.restore()
+        await log.until(StreamPhase.STREAMING)
+        await db.execute("insert into songs values (1001)")
+        while first[-1] != 1001:
+            first.append(await log.row())
+    assert first == sorted({*first})
+    assert len(first) >= 901
+
+
 async def test_nothing_is_complete_beyond_what_is_handled(db: Connection, login_url: str) -> None:
     """Postgres answers while it is still reading; a mark that was not reached says so."""
     async with streaming(login_url) as log:
         await log.until(StreamPhase.STREAMING)
         marked = await clock(db)
-        log.stream.mark(1 << 62, marked)
-        log.stream.mark(1 << 61, marked + 3600)
+        log.stream.mark(1, 1 << 62, marked)
+        log.stream.mark(1, 1 << 61, marked + 3600)
         await db.execute("insert into songs values (1)")
         await log.row()
         await db.execute("insert into songs values (2)")
@@ -293,7 +339,7 @@ async def test_a_mark_that_was_reached_makes_room_for_the_next(db: Connection, l
     async with streaming(login_url) as log:
         await log.until(StreamPhase.STREAMING)
         marked = await clock(db)
-        log.stream.mark(1, marked)
+        log.stream.mark(1, 1, marked)
         async with asyncio.timeout(PATIENCE):
             while (log.stream.complete_until or 0) <= marked:
                 await asyncio.sleep(0.02)

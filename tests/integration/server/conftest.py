@@ -203,7 +203,7 @@ async def unready(server: Running) -> dict[str, Any]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look often, and lose patience soon."""
     stream = partial(
-        ReplicationStream, backoff=(0.01, 0.1), slow_retry=0.05, status_interval=0.05, silence=0.5
+        ReplicationStream, backoff=(0.01, 0.1), slow_retry=0.05, status_interval=0.05, silence=2.0
     )
     monkeypatch.setattr("backbeat.server.feed.ReplicationStream", stream)
     monkeypatch.setattr("backbeat.server.feed.WATCH_INTERVAL", 0.05)

@@ -28,6 +28,7 @@ from tests.integration.server.conftest import (
 
 from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.server.settings import Settings
+from backbeat.server.subscription import ChangeSubscription
 
 Connection: TypeAlias = psycopg.AsyncConnection[Any]
 MakeSettings: TypeAlias = Callable[..., Settings]
@@ -301,6 +302,59 @@ async def test_who_left_is_not_subscribed_again(server: Running, database: Conne
         await client.push("realtime:x", "phx_leave", {})
         await client.until("phx_close")
         assert not server.feed._refused
+
+
+# Failures of ours -------------------------------------------------------------------------------------------
+
+
+async def test_a_watch_that_fails_is_reported_and_goes_on(
+    server: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream does not notice, and what the watch is for is noticed a little later."""
+    monkeypatch.setattr("backbeat.server.feed.RESTART_PAUSE", 0.05)
+    async with server.client() as client:
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        mind_tables = server.feed._mind_tables
+        failed = asyncio.Event()
+
+        async def fails_once() -> None:
+            monkeypatch.setattr(server.feed, "_mind_tables", mind_tables)
+            failed.set()
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(server.feed, "_mind_tables", fails_once)
+        await failed.wait()
+        await database.execute("insert into news values (1, 'still here')")
+        assert await headline(client) == "still here"
+        await database.execute("alter publication supabase_realtime drop table news")
+        await system(client, "error")
+        assert server.realtime.metrics.handler_failures == 1
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01])
+async def test_a_channel_that_fails_costs_nobody_else_anything(
+    database: Connection, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, delay: float
+) -> None:
+    """Neither the others, nor what comes later."""
+    async with (
+        serving(database, settings(change_delay=delay)) as server,
+        server.client() as broken,
+        server.client() as client,
+    ):
+        await broken.subscribed("realtime:broken", [NEWS], token=server.token())
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        deliver = ChangeSubscription.deliver
+
+        def fails(self: ChangeSubscription, frames: bytes) -> None:
+            if self.wire[1] == "realtime:broken":
+                raise ZeroDivisionError
+            deliver(self, frames)
+
+        monkeypatch.setattr(ChangeSubscription, "deliver", fails)
+        for number in range(2):
+            await database.execute("insert into news values (%s, 'news')", (number,))
+            assert (await client.message())[3] == "postgres_changes"
+        assert server.realtime.metrics.handler_failures == 2
 
 
 # Lag and WAL ------------------------------------------------------------------------------------------------

@@ -69,6 +69,12 @@ def test_names_are_utf8() -> None:
     assert (message.topic, message.event) == ("Bühne", "♪")
 
 
+def test_bytes_that_are_no_text_are_replaced() -> None:
+    """A database with encoding SQL_ASCII holds anything; a WebSocket carries text only."""
+    message = message_of(insert_of(topic=b"caf\xe9", payload=b'"\xe9"'))
+    assert (message.topic, message.payload) == ("caf\ufffd", '"\ufffd"'.encode())
+
+
 def test_the_extension_does_not_matter() -> None:
     """Whatever extension a row names, it is a broadcast."""
     assert message_of(insert_of(extension=b"presence")).event == "INSERT"

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from backbeat.postgres.pgoutput import DecodeError, Insert, LogicalMessage
-from backbeat.postgres.transactions import Receiver, standby_status
+from backbeat.postgres.transactions import Handled, Receiver, standby_status
 
 EPOCH = 946_684_800_000_000
 RELATION = b"R\0\0\0\x07public\0songs\0d\0\x01\x01id\0" + struct.pack("!Ii", 23, -1)
@@ -39,9 +39,11 @@ def message(*, transactional: bool) -> bytes:
     return data(struct.pack("!cBQ", b"M", transactional, 5) + b"p\0\0\0\0\x01x")
 
 
-def fed(*messages: bytes, max_events: int = 100, max_bytes: int = 10_000) -> Receiver:
+def fed(
+    *messages: bytes, max_events: int = 100, max_bytes: int = 10_000, handled: Handled | None = None
+) -> Receiver:
     """A receiver that has taken these in, without a look at whether it is full."""
-    receiver = Receiver(max_events=max_events, max_bytes=max_bytes)
+    receiver = Receiver(max_events=max_events, max_bytes=max_bytes, handled=handled)
     for each in messages:
         receiver.receive(each)
     return receiver
@@ -74,6 +76,45 @@ def test_full_by_events_hands_over_a_part() -> None:
     assert values(receiver) == [(10, 1, False, [b"2", b"3"])]
     receiver.receive(commit(10))
     assert values(receiver) == [(10, 2, True, [])]
+
+
+def test_what_was_handled_of_a_transaction_is_left_out() -> None:
+    """Of that one only; announcements of tables are none of it."""
+    messages = (
+        begin(10),
+        data(RELATION),
+        insert(b"1"),
+        insert(b"2"),
+        commit(10),
+        begin(20),
+        insert(b"3"),
+        commit(20),
+    )
+    assert values(fed(*messages, handled=Handled(10, EPOCH, 1))) == [
+        (10, 0, True, [b"2"]),
+        (20, 0, True, [b"3"]),
+    ]
+
+
+def test_another_transaction_at_the_same_place_is_left_whole() -> None:
+    """After a promotion there may be one."""
+    messages = begin(10, time=EPOCH + 1), data(RELATION), insert(b"1"), commit(10, time=EPOCH + 1)
+    assert values(fed(*messages, handled=Handled(10, EPOCH, 1))) == [(10, 0, True, [b"1"])]
+
+
+def test_parts_are_counted_until_the_last_one() -> None:
+    """What has been handled of a transaction adds up, and of another one it begins anew."""
+    receiver = fed(begin(10), data(RELATION), insert(b"1"), max_events=2)
+    first = Handled.after(receiver.take()[-1], None)
+    receiver.receive(insert(b"2"))
+    receiver.receive(insert(b"3"))
+    (part,) = receiver.take()
+    receiver.receive(commit(10))
+    (last,) = receiver.take()
+    assert first == Handled(10, EPOCH, 1)
+    assert Handled.after(part, first) == Handled(10, EPOCH, 3)
+    assert Handled.after(part, Handled(5, EPOCH, 7)) == Handled(10, EPOCH, 2)
+    assert Handled.after(last, first) is None
 
 
 def test_bytes_of_an_unfinished_transaction_are_remembered() -> None:

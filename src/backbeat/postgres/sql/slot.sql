@@ -4,6 +4,8 @@ select array(
          from unnest(%(publications)s::text[]) name
          where not exists (select from pg_catalog.pg_publication where pubname = name)
        ) as missing,
+       -- The name of a WAL file begins with it.
+       ('x' || left(pg_catalog.pg_walfile_name(here.lsn), 8))::bit(32)::int8 as timeline,
        (here.lsn - '0/0'::pg_catalog.pg_lsn)::int8 as lsn,
        -- The time when this statement began: what was committed by then lies before the position above.
        extract(epoch from statement_timestamp())::float8 as "when",
