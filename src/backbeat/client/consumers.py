@@ -69,7 +69,7 @@ class Consumers:
 
     def off(self, handler: Handler) -> None:
         """Call a handler no more."""
-        self._handlers = [entry for entry in self._handlers if entry[1] is not handler]
+        self._handlers = [entry for entry in self._handlers if entry[1] != handler]
 
     def stream(self, wish: Wish, *, maxsize: int, overflow: OverflowPolicy | str) -> EventStream[Any]:
         """Open a stream of what is wanted."""
