@@ -17,7 +17,9 @@
     │   ├── TokenUnavailable      a user's token is needed, and there is none that can be used
     │   ├── NotSubscribed         something was sent on a channel that is not subscribed
     │   ├── PushDropped           something was not sent, and will not be
-    │   └── ClientClosed          the client was closed
+    │   ├── ClientClosed          the client was closed
+    │   ├── ClientForked          the client belongs to another process
+    │   └── SyncCallInAsyncContext  a call would block the event loop that runs here
     ├── AuthError                 signing in, refreshing or signing out did not work
     │   ├── AuthRefused           the auth service said no
     │   ├── AuthUnavailable       nobody knows: no answer, or none of an auth service; sessions are kept
@@ -47,6 +49,7 @@ __all__ = [
     "BindingMismatch",
     "ClientClosed",
     "ClientError",
+    "ClientForked",
     "ConfigurationError",
     "ConnectFailed",
     "ConnectionLost",
@@ -64,6 +67,7 @@ __all__ = [
     "StartError",
     "StoreError",
     "StreamError",
+    "SyncCallInAsyncContext",
     "TokenRefused",
     "TokenUnavailable",
     "Unavailable",
@@ -216,6 +220,18 @@ class ClientClosed(ClientError):
     """The client was closed; what was under way ended with it."""
 
     code = "ClientClosed"
+
+
+class ClientForked(ClientError):
+    """The client belongs to the process that started it; what it needs does not survive a fork."""
+
+    code = "ClientForked"
+
+
+class SyncCallInAsyncContext(ClientError):
+    """A call of the blocking client would block the event loop that runs in the same thread."""
+
+    code = "SyncCallInAsyncContext"
 
 
 class AuthError(BackbeatError):

@@ -1,0 +1,18 @@
+"""The client for blocking code: the names of `backbeat`, without `await`."""
+
+from backbeat.client import Broadcast, Change, F, Presence
+from backbeat.sync.channel import Channel
+from backbeat.sync.client import RealtimeClient
+from backbeat.sync.presence import ChannelPresence
+from backbeat.sync.streams import EventStream
+
+__all__ = [
+    "Broadcast",
+    "Change",
+    "Channel",
+    "ChannelPresence",
+    "EventStream",
+    "F",
+    "Presence",
+    "RealtimeClient",
+]
