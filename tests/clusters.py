@@ -10,13 +10,20 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from backbeat.local.postgres import EmbeddedPostgres
 
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
+
+
+class Cluster(NamedTuple):
+    """A cluster that runs."""
+
+    url: str
+    """Where its superuser logs in."""
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import structlog
+from tests.clusters import CLUSTERS
 from tests.differential.run import Difference, Report, play
 from tests.differential.script import Script, make
 
-from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.postgres.database import MIGRATIONS, migrate
 
 LOGIN, PASSWORD, TEMPLATE = "backbeat_fuzz", "fuzz", "backbeat_fuzz_template"
@@ -28,7 +28,8 @@ _numbers = itertools.count(1)
 
 def _url(server: str, database: str, *, login: bool = False) -> str:
     parts = urlsplit(server)
-    netloc = f"{LOGIN}:{PASSWORD}@{parts.hostname}:{parts.port}" if login else parts.netloc
+    where = parts.netloc.rpartition("@")[2]
+    netloc = f"{LOGIN}:{PASSWORD}@{where}" if login else parts.netloc
     return urlunsplit(parts._replace(netloc=netloc, path=f"/{database}"))
 
 
@@ -69,28 +70,29 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="the first script only")
     parser.add_argument("--go-on", action="store_true", help="do not stop at a difference")
     parser.add_argument("--no-shrink", action="store_true", help="show differences as they were found")
+    parser.add_argument("--postgres", choices=CLUSTERS, default="embedded", help="where to play them")
     options = parser.parse_args()
     first = random.SystemRandom().randrange(2**32) if options.seed is None else options.seed
     modes = [options.mode] if options.mode else ["calm", "race"]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     total, scripts, failed, started = Report(), 0, 0, time.monotonic()
-    with EmbeddedPostgres.ephemeral() as server:
-        with psycopg.connect(server.url, autocommit=True) as connection:
+    with CLUSTERS[options.postgres]() as server:
+        with psycopg.connect(server, autocommit=True) as connection:
             connection.execute(f"create database {TEMPLATE}".encode())
         folders = (MIGRATIONS, files("backbeat.local") / "sql" / "migrations")
-        asyncio.run(migrate(_url(server.url, TEMPLATE), login=LOGIN, password=PASSWORD, folders=folders))
+        asyncio.run(migrate(_url(server, TEMPLATE), login=LOGIN, password=PASSWORD, folders=folders))
         for seed in itertools.count(first):
             for mode in modes:
                 calm = mode == "calm"
                 script = make(seed, calm=calm, steps=options.steps)
                 scripts += 1
                 try:
-                    report = once(server.url, script, calm=calm)
+                    report = once(server, script, calm=calm)
                 except Difference as difference:
                     failed += 1
                     text = str(difference)
                     if not options.no_shrink:
-                        script, smaller = shrink(server.url, script, calm=calm)
+                        script, smaller = shrink(server, script, calm=calm)
                         text = smaller or text
                     print(f"\n=== {mode}, seed {seed}\n{text}\n{script}\n", flush=True)
                     if not options.go_on:

@@ -16,9 +16,9 @@ import psycopg
 import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
+from tests.clusters import Cluster
 
 from backbeat.local.auth import Auth, passwords
-from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.postgres.database import Database
 from backbeat.tokens.keys import ApiKeys
 from backbeat.tokens.verifier import Verifier, sign
@@ -1004,7 +1004,7 @@ async def test_token_lifetime_is_a_setting(database_url: str) -> None:
 # When things go wrong ---------------------------------------------------------------------------------------
 
 
-async def test_database_that_cannot_be_reached(postgres: EmbeddedPostgres, database_url: str) -> None:
+async def test_database_that_cannot_be_reached(postgres: Cluster, database_url: str) -> None:
     """Without a database the answer is 503 and says so."""
     async with serving(database_url, wait=0.2) as project:
         name = project.database.info.dbname

@@ -12,6 +12,7 @@ import msgspec
 import psycopg
 import pytest
 import uvloop
+from tests.clusters import FLAVOURS
 
 from backbeat.errors import BadRequest
 from backbeat.postgres.changes import Changes, Delivery
@@ -31,6 +32,14 @@ def pytest_asyncio_loop_factories(
         factories["uvloop"] = uvloop.new_event_loop
     return factories
 
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have what decides who sees what do so on every Postgres there is."""
+    if metafunc.module.__name__.rpartition(".")[2] in ON_ALL and "postgres" in metafunc.fixturenames:
+        metafunc.parametrize("postgres", FLAVOURS, indirect=True, scope="session")
+
+
+ON_ALL = {"test_visibility", "test_changes"}
 
 ANNA, BEN = UUID(int=0xA), UUID(int=0xB)
 

@@ -10,15 +10,14 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import TypeAlias
-from urllib.parse import quote, urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from tests.clusters import Cluster
 from tests.differential.run import Difference, Report, play, remove_roles
 from tests.differential.script import make
-from tests.integration.conftest import LOGIN, PASSWORD, TEMPLATE, with_database
+from tests.integration.conftest import TEMPLATE, logged_in, with_database
 
-from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.postgres.visibility import Visibility
 
 CASES = int(os.environ.get("BACKBEAT_FUZZ", "5000"))
@@ -32,14 +31,8 @@ Play: TypeAlias = Callable[[int, bool], Awaitable[Report]]
 pytestmark = pytest.mark.timeout(60 + CASES // 25)
 
 
-def logged_in(url: str) -> str:
-    """The same database, as the server logs in."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"{LOGIN}:{quote(PASSWORD)}@{parts.hostname}:{parts.port}"))
-
-
 @pytest.fixture
-async def play_seed(postgres: EmbeddedPostgres) -> AsyncIterator[Play]:
+async def play_seed(postgres: Cluster) -> AsyncIterator[Play]:
     """Plays the script of a seed on a database of its own."""
     async with await psycopg.AsyncConnection.connect(postgres.url, autocommit=True) as server:
 
