@@ -4,10 +4,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo test unit docs picture fuzz values check format lock clean
+.PHONY: help install install-tests demo band test unit docs picture fuzz values check format lock clean
 
 help:
 	@echo "make demo     run the band app"
+	@echo "make band     play in it from a terminal: make band WHO=eric"
 	@echo "make test     install what tests need, and run them all"
 	@echo "make unit     run the unit tests only"
 	@echo "make check    check format, lint, types and import rules"
@@ -46,6 +47,11 @@ tests/interop/.venv/installed: tests/interop/requirements.lock
 
 demo: install
 	@$(BIN)/python examples/rockon/demo.py
+
+# Beside `make demo`.
+WHO ?= mike
+band: .venv/installed
+	@$(BIN)/python -m examples.rockon.terminal $(WHO)
 
 test: install-tests check
 	$(BIN)/pytest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import re
 import shutil
 import signal
@@ -15,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -63,8 +62,11 @@ class Program:
     def __init__(self, command: list[str], *, ready: str) -> None:
         self.command = command
         self.lines: list[str] = []
+        self.heard_at: list[float] = []
         self.started_in = 0.0
-        self._ready = re.compile(ready)
+        self._ready = ready
+        self._news = threading.Condition()
+        self._ended = False
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
@@ -90,32 +92,62 @@ class Program:
         """Start it and wait until it says that it works."""
         began = time.monotonic()
         self.lines.clear()
-        process = self._process = subprocess.Popen(
+        self.heard_at.clear()
+        self._ended = False
+        self._process = subprocess.Popen(
             self.command,
             cwd=ROOT,
             text=True,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )
-        heard: queue.Queue[str | None] = queue.Queue()
-
-        def read() -> None:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self.lines.append(line)
-                heard.put(line)
-            heard.put(None)
-
-        self._reader = threading.Thread(target=read, daemon=True)
+        self._reader = threading.Thread(target=self._read, args=[self._process.stdout], daemon=True)
         self._reader.start()
-        while True:
-            line = heard.get(timeout=max(0.1, READY_TIMEOUT - (time.monotonic() - began)))
-            assert line is not None, f"it ended before it was ready:\n{self.output}"
-            if self._ready.search(line):
-                self.started_in = time.monotonic() - began
-                return
+        self.says(self._ready, timeout=READY_TIMEOUT)
+        self.started_in = time.monotonic() - began
+
+    def _read(self, output: IO[str]) -> None:
+        for line in output:
+            with self._news:
+                self.lines.append(line)
+                self.heard_at.append(time.time())
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    def says(self, pattern: str, *, since: int = 0, timeout: float = 15.0) -> int:
+        """Wait for a line that it prints.
+
+        Args:
+            pattern: a regular expression.
+            since: how many lines are not looked at.
+            timeout: seconds to wait.
+
+        Returns:
+            The number of the line.
+        """
+        deadline = time.monotonic() + timeout
+        looked_at = since
+        with self._news:
+            while True:
+                for number in range(looked_at, len(self.lines)):
+                    if re.search(pattern, self.lines[number]):
+                        return number
+                looked_at = len(self.lines)
+                assert not self._ended, f"it ended before it said {pattern!r}:\n{self.output}"
+                left = deadline - time.monotonic()
+                assert left > 0, f"it never said {pattern!r}:\n{self.output}"
+                self._news.wait(left)
+
+    def type(self, line: str) -> None:
+        """Type a line."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal and wait for the end."""
@@ -131,8 +163,9 @@ class Program:
             raise
         assert self._reader is not None
         self._reader.join(5)
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
         return code
 
 
@@ -151,6 +184,26 @@ class BandApp(Program):
         ports = ["--port", port, "--db-port", database_port, "--page-port", page_port]
         command = [sys.executable, "examples/rockon/demo.py", "--data", data, *ports]
         super().__init__([str(part) for part in command], ready="Eric and Mike play")
+
+
+class Terminal(Program):
+    """The band app in a terminal.
+
+    Args:
+        who: who plays.
+        url: the project's URL.
+        sessions: the folder that keeps who is signed in.
+    """
+
+    def __init__(self, who: str, url: str, sessions: Path) -> None:
+        arguments = [who, "--url", url, "--sessions", str(sessions)]
+        command = [sys.executable, "-m", "examples.rockon.terminal", *arguments]
+        super().__init__(command, ready="Password of|Real-time sync connected")
+
+    def sign_in(self, password: str) -> None:
+        """Give the password, and wait until every list is live."""
+        self.type(password)
+        self.says("connection: live")
 
 
 @pytest.fixture
@@ -225,13 +278,20 @@ class Visitor:
         entries = self.page.evaluate("window.rockon.log.map(entry => entry.text)")
         return [str(entry) for entry in entries]
 
-    def add_song(self, title: str) -> None:
-        """Add a song through the page."""
+    def add_song(self, title: str) -> float:
+        """Add a song through the page.
+
+        Returns:
+            When it was saved, in milliseconds since the epoch.
+        """
         self.page.get_by_test_id("add-songs").click()
         form = self.page.get_by_test_id("form-songs")
         form.locator('[name="title"]').fill(title)
-        form.get_by_test_id("save").click()
+        saved = form.get_by_test_id("save").evaluate(
+            "button => { const now = Date.now(); button.click(); return now; }"
+        )
         self.song(title).wait_for()
+        return float(saved)
 
     def song(self, title: str) -> Any:
         """The row of a song."""

@@ -124,13 +124,8 @@ def delay_of_a_song(sender: Visitor, receiver: Visitor, title: str) -> float:
         }); }""",
         title,
     )
-    sender.page.get_by_test_id("add-songs").click()
-    form = sender.page.get_by_test_id("form-songs")
-    form.locator('[name="title"]').fill(title)
-    clicked = form.get_by_test_id("save").evaluate(
-        "button => { const now = Date.now(); button.click(); return now; }"
-    )
-    return float(receiver.page.evaluate("window.appeared")) - float(clicked)
+    saved = sender.add_song(title)
+    return float(receiver.page.evaluate("window.appeared")) - saved
 
 
 def test_an_outsider_hears_nothing(band_app: BandApp, visit: Visit) -> None:

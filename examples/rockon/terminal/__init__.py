@@ -1,0 +1,1 @@
+"""The band app in a terminal."""
