@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -131,7 +131,7 @@ class AuthContext(NamesItsMethods):
         """
         return await self.sessions.refresh(force=force)
 
-    def events(self) -> AsyncIterator[AuthEvent]:
+    def events(self) -> AsyncGenerator[AuthEvent, None]:
         """Follow what happens: first INITIAL_SESSION with what there is, then each event, until `close`."""
         return self.sessions.events()
 

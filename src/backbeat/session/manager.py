@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -264,12 +264,14 @@ class SessionManager(NamesItsMethods):
 
     # Listening ----------------------------------------------------------------------------------------------
 
-    async def events(self) -> AsyncIterator[AuthEvent]:
+    async def events(self) -> AsyncGenerator[AuthEvent, None]:
         """Follow what happens: first INITIAL_SESSION with what there is, then each event, until `close`.
 
         Raises:
             StoreError: the store cannot be used.
+            RuntimeError: the manager is closed.
         """
+        self._check_open()
         if not self._kept.is_known:
             await self._kept.look()
         listener = self._kept.listeners.add(AuthEvent(AuthChange.INITIAL_SESSION, self._kept.session))

@@ -66,6 +66,7 @@ class Rotation:
         self._clock = clock
         self._server = server
         self._running: asyncio.Task[RefreshResult] | None = None
+        self._running_for = ""
         self._unsaved: tuple[str, Session] | None = None
         self._reported = ""
 
@@ -85,9 +86,15 @@ class Rotation:
             error = self._kept.cooldown.failure(session.refresh_token, monotonic=self._clock.monotonic())
             if error is not None:
                 return await self._concluded(session, error)
-        if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._refresh(session, window), name="session refresh")
-        running = self._running
+        while (running := self._running) is not None and not running.done():
+            if self._running_for == session.refresh_token:
+                break
+            # For a session that was replaced meanwhile: what comes of it is no answer to us.
+            await asyncio.wait({running})
+        else:
+            self._running_for = session.refresh_token
+            running = asyncio.create_task(self._refresh(session, window), name="session refresh")
+            self._running = running
         # Whoever stops waiting does not stop the others.
         await asyncio.wait({running})
         if running.cancelled():

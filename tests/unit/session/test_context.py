@@ -411,6 +411,19 @@ async def test_a_clock_that_is_an_hour_slow_is_put_right(
     assert service.paths[-1] == "/token?grant_type=refresh_token"
 
 
+async def test_the_clock_of_a_hotel_is_not_believed(
+    auth: AuthContext, service: Played, clock: VirtualClock
+) -> None:
+    """Its page is a day fast; the token is good all the same."""
+    session = await auth.sign_in_with_password("ada@example.com", PASSWORD)
+    date = "Wed, 15 Nov 2023 22:13:20 GMT"
+    service.answers = [httpx.Response(200, html="Welcome", headers={"date": date})]
+    with pytest.raises(AuthUnavailable):
+        await auth.sign_in_anonymously()
+    assert await auth.token() == session.access_token
+    assert len(service.requests) == 2
+
+
 async def test_nothing_is_left_after_the_end(begin: Begin) -> None:
     """No task, and no connection that could be used again."""
     before = asyncio.all_tasks()

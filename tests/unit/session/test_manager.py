@@ -210,14 +210,14 @@ async def test_a_file_that_breaks_signs_nobody_out(
 async def test_a_listener_is_told_first_what_there_is(manage: Manage, service: Service, ada: Session) -> None:
     """A restored session, before anything else happens."""
     await manage(service).save_session(ada)
-    async with aclosing(manage(service).events()) as events:  # type: ignore[type-var] # a generator
+    async with aclosing(manage(service).events()) as events:
         event = await anext(events)
     assert (event.kind, event.session) == (AuthChange.INITIAL_SESSION, ada)
 
 
 async def test_a_listener_is_told_that_there_is_nothing(manage: Manage, service: Service) -> None:
     """That is an answer, too."""
-    async with aclosing(manage(service).events()) as events:  # type: ignore[type-var] # a generator
+    async with aclosing(manage(service).events()) as events:
         event = await anext(events)
     assert (event.kind, event.session) == (AuthChange.INITIAL_SESSION, None)
 
@@ -336,7 +336,7 @@ async def test_a_listener_that_sleeps_costs_nobody_anything(
 ) -> None:
     """It loses its oldest events, and that is said."""
     manager = manage(service)
-    async with aclosing(manager.events()) as events:  # type: ignore[type-var] # a generator
+    async with aclosing(manager.events()) as events:
         await anext(events)
         caplog.clear()
         for _ in range(60):
@@ -489,6 +489,8 @@ async def test_after_the_end_nothing_is_written(
             await call()
     with pytest.raises(RuntimeError, match="closed"):
         manager.start_auto_refresh()
+    with pytest.raises(RuntimeError, match="closed"):
+        await anext(manager.events())
     assert await store.get() == ada.write()
 
 

@@ -182,6 +182,24 @@ async def test_whoever_stops_waiting_stops_nobody_else(
     assert impatient.cancelled()
 
 
+async def test_a_refresh_for_somebody_else_is_no_answer(
+    manage: Manage, service: Service, clock: VirtualClock
+) -> None:
+    """Mike signed in while Ada's session was being refreshed: his refresh is a request of its own."""
+    manager = manage(service)
+    await manager.save_session(expiring(clock, left=1))
+    service.open.clear()
+    hers = asyncio.create_task(manager.refresh(force=True))
+    await clock.settle()
+    await manager.save_session(make_session(user="mike", now=clock.wall()))
+    his = asyncio.create_task(manager.refresh(force=True))
+    await clock.settle()
+    service.open.set()
+    assert isinstance(await hers, Discarded)
+    assert isinstance(await his, Refreshed)
+    assert service.asked == ["refresh-ada-1", "refresh-mike-1"]
+
+
 async def test_managers_that_share_a_store_make_one_request(
     manage: Manage, service: Service, clock: VirtualClock
 ) -> None:

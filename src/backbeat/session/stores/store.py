@@ -87,8 +87,7 @@ async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs)
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        running.exception()
-        raise cancelled
+        raise cancelled from running.exception()
     return running.result()
 
 
