@@ -121,12 +121,17 @@ class Stage:
         project: `backbeat dev`.
         wire: the way to it.
         database_url: its database, as the owner.
+
+    Attributes:
+        url: where clients find it.
+        key: the key they come with.
     """
 
     def __init__(self, project: Program, wire: Wire, database_url: str) -> None:
         self._project = project
-        self._wire = wire
         self._database_url = database_url
+        self.url = f"http://127.0.0.1:{wire.port}"
+        self.key = PUBLISHABLE
         self._actions: dict[str, Callable[..., object]] = {
             "sql": self._sql,
             "token": self._token,
@@ -156,8 +161,8 @@ class Stage:
         """
         keys = ApiKeys.of(SECRET)
         context |= {
-            "url": f"http://127.0.0.1:{self._wire.port}",
-            "key": PUBLISHABLE,
+            "url": self.url,
+            "key": self.key,
             "anon": keys.anon,
             "service": keys.service,
         }

@@ -72,4 +72,4 @@ def test_scenario(stage: Stage, scenario: str, vsn: str) -> None:
 def test_every_scenario_is_played() -> None:
     """None is forgotten in the list above."""
     listed = subprocess.run([*NODE, "--list"], capture_output=True, check=True)
-    assert set(json.loads(listed.stdout)) == {*SCENARIOS, "together.asks"}
+    assert set(json.loads(listed.stdout)) == {*SCENARIOS, "together.asks", "session.from_a_file"}

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 
 import {
   ask, connect, connectAsUser, connectWithToken, context, credentials, flowing, hear, ok, say, sayTo, subscribed, unique,
@@ -18,7 +19,33 @@ async function member(options) {
 
 const addSong = async (supabase, title) => ok(await supabase.from('songs').insert({ title }).select().single())
 
+/** A token counts whole seconds: one of the same second would be the same, and nothing would be sent. */
+async function anotherSecond() {
+  const second = Math.floor(Date.now() / 1000)
+  while (Math.floor(Date.now() / 1000) === second) await new Promise((resolve) => setTimeout(resolve, 20))
+}
+
+/** Keeps the session in a file, and nothing else. */
+const storageIn = (file, storageKey) => ({
+  getItem: (key) => (key === storageKey && existsSync(file) ? readFileSync(file, 'utf8') : null),
+  setItem: (key, value) => key === storageKey && writeFileSync(file, value),
+  removeItem: (key) => key === storageKey && rmSync(file, { force: true }),
+})
+
 export default {
+  // A session that somebody else keeps in a file: it is restored, used, and refreshed in its place.
+  async from_a_file() {
+    const storageKey = 'session'
+    const storage = storageIn(context.file, storageKey)
+    const supabase = connect({ auth: { persistSession: true, autoRefreshToken: false, storage, storageKey } })
+    const { session } = ok(await supabase.auth.getSession())
+    assert.equal(session.user.id, context.user)
+    assert.equal(ok(await supabase.auth.getUser()).user.id, context.user)
+    await anotherSecond()
+    const { session: refreshed } = ok(await supabase.auth.refreshSession())
+    assert.notEqual(refreshed.refresh_token, session.refresh_token)
+  },
+
   // Signing up, out, and in again.
   async sign_up_out_and_in() {
     const supabase = connect()
@@ -36,9 +63,7 @@ export default {
   async refreshed_while_joined() {
     const { supabase, channel, rows } = await member()
     const before = ok(await supabase.auth.getSession()).session.access_token
-    // A token counts whole seconds: one of the same second would be the same, and nothing would be sent.
-    const second = Math.floor(Date.now() / 1000)
-    while (Math.floor(Date.now() / 1000) === second) await new Promise((resolve) => setTimeout(resolve, 20))
+    await anotherSecond()
     const { session } = ok(await supabase.auth.refreshSession())
     assert.notEqual(session.access_token, before)
     assert.equal(await say(channel, { n: 1 }), 'ok')
