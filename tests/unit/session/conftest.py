@@ -101,6 +101,18 @@ def store() -> MemoryStore:
 
 
 @pytest.fixture
+def service(clock: VirtualClock) -> Service:
+    """An auth service that answers at once."""
+    return Service(clock)
+
+
+@pytest.fixture
+def manager(manage: Callable[..., SessionManager], service: Service) -> SessionManager:
+    """A manager of the store, not open yet."""
+    return manage(service)
+
+
+@pytest.fixture
 async def manage(store: MemoryStore) -> AsyncIterator[Callable[..., SessionManager]]:
     """Make managers of the store; all are closed at the end."""
     managers: list[SessionManager] = []

@@ -26,12 +26,6 @@ NOW = 1_700_000_000.0
 
 
 @pytest.fixture
-def service(clock: VirtualClock) -> Service:
-    """An auth service that answers at once."""
-    return Service(clock)
-
-
-@pytest.fixture
 def ada(clock: VirtualClock) -> Session:
     """A session of Ada's, good for an hour."""
     return make_session(now=clock.wall())
@@ -62,9 +56,8 @@ def test_a_misspelled_name_names_the_right_one(wrong: str, right: str) -> None:
 # Saving and loading -----------------------------------------------------------------------------------------
 
 
-async def test_nothing_is_loaded_from_nothing(manage: Manage, service: Service) -> None:
+async def test_nothing_is_loaded_from_nothing(manager: SessionManager) -> None:
     """None in every way of asking."""
-    manager = manage(service)
     assert await manager.load_session() is None
     assert await manager.load_offline_session() is None
     assert await manager.get_available_session() is None
@@ -79,11 +72,8 @@ async def test_what_was_saved_is_loaded_by_the_next_program(
     assert await manage(service).load_session() == ada
 
 
-async def test_a_session_that_is_no_session_is_not_saved(
-    manage: Manage, service: Service, ada: Session
-) -> None:
+async def test_a_session_that_is_no_session_is_not_saved(manager: SessionManager, ada: Session) -> None:
     """Its shape is wrong: a TypeError at once, and what was kept is still kept."""
-    manager = manage(service)
     await manager.save_session(ada)
     with pytest.raises(TypeError, match="access_token"):
         await manager.save_session({"accessToken": "x"})
@@ -91,10 +81,9 @@ async def test_a_session_that_is_no_session_is_not_saved(
 
 
 async def test_the_offline_session_is_the_last_identity(
-    manage: Manage, service: Service, ada: Session, clock: VirtualClock
+    manager: SessionManager, service: Service, ada: Session, clock: VirtualClock
 ) -> None:
     """Usable while the access token is good; nobody is asked."""
-    manager = manage(service)
     await manager.save_session(ada)
     assert await manager.load_offline_session() == OfflineSession("ada", ada.expires_at, True, ada.user)
     await clock.advance(LIFETIME)
@@ -111,11 +100,8 @@ async def test_what_is_cleared_is_gone(manage: Manage, service: Service, ada: Se
     assert await manage(service).load_session() is None
 
 
-async def test_the_user_of_another_session_is_not_mixed_in(
-    manage: Manage, service: Service, ada: Session
-) -> None:
+async def test_the_user_of_another_session_is_not_mixed_in(manager: SessionManager, ada: Session) -> None:
     """Somebody else signed in while the user was being changed."""
-    manager = manage(service)
     await manager.save_session(ada)
     with pytest.raises(NotSignedIn):
         await manager.save_user({"id": "mike"})
@@ -222,11 +208,8 @@ async def test_a_listener_is_told_that_there_is_nothing(manage: Manage, service:
     assert (event.kind, event.session) == (AuthChange.INITIAL_SESSION, None)
 
 
-async def test_events_have_their_order(
-    manage: Manage, service: Service, clock: VirtualClock, ada: Session
-) -> None:
+async def test_events_have_their_order(manager: SessionManager, clock: VirtualClock, ada: Session) -> None:
     """A life: signed in, refreshed, changed, somebody else, signed out."""
-    manager = manage(service)
     heard = Heard(manager)
     await clock.settle()
     await manager.save_session(ada)
@@ -240,10 +223,9 @@ async def test_events_have_their_order(
 
 @pytest.mark.parametrize("event", [AuthChange.PASSWORD_RECOVERY, AuthChange.MFA_CHALLENGE_VERIFIED])
 async def test_whoever_saves_a_session_may_say_why(
-    manage: Manage, service: Service, clock: VirtualClock, ada: Session, event: AuthChange
+    manager: SessionManager, clock: VirtualClock, ada: Session, event: AuthChange
 ) -> None:
     """Comparison cannot tell a second factor from a refresh."""
-    manager = manage(service)
     heard = Heard(manager)
     await clock.settle()
     await manager.save_session(ada, event=event)
@@ -252,10 +234,9 @@ async def test_whoever_saves_a_session_may_say_why(
 
 
 async def test_the_same_session_again_is_no_event(
-    manage: Manage, service: Service, clock: VirtualClock, ada: Session
+    manager: SessionManager, clock: VirtualClock, ada: Session
 ) -> None:
     """Nor is signing out twice."""
-    manager = manage(service)
     heard = Heard(manager)
     await clock.settle()
     await manager.save_session(ada)
@@ -267,10 +248,9 @@ async def test_the_same_session_again_is_no_event(
 
 
 async def test_the_store_is_written_before_anybody_is_told(
-    manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock, ada: Session
+    manager: SessionManager, store: MemoryStore, clock: VirtualClock, ada: Session
 ) -> None:
     """Whoever reads it because of an event finds what the event says."""
-    manager = manage(service)
     found: list[tuple[str, bytes | None]] = []
 
     async def look(event: Any) -> None:
@@ -286,10 +266,9 @@ async def test_the_store_is_written_before_anybody_is_told(
 
 
 async def test_a_listener_that_fails_harms_nobody_else(
-    manage: Manage, service: Service, clock: VirtualClock, ada: Session, caplog: pytest.LogCaptureFixture
+    manager: SessionManager, clock: VirtualClock, ada: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is reported with its traceback, and told the next event all the same."""
-    manager = manage(service)
     calls: list[str] = []
 
     def broken(event: Any) -> None:
@@ -310,10 +289,9 @@ async def test_a_listener_that_fails_harms_nobody_else(
 
 
 async def test_a_listener_may_call_anything(
-    manage: Manage, service: Service, clock: VirtualClock, ada: Session
+    manager: SessionManager, service: Service, clock: VirtualClock, ada: Session
 ) -> None:
     """To refresh because of a refresh blocks nobody."""
-    manager = manage(service)
     seen: list[str | None] = []
 
     async def again(event: Any) -> None:
@@ -332,10 +310,9 @@ async def test_a_listener_may_call_anything(
 
 
 async def test_a_listener_that_sleeps_costs_nobody_anything(
-    manage: Manage, service: Service, clock: VirtualClock, ada: Session, caplog: pytest.LogCaptureFixture
+    manager: SessionManager, clock: VirtualClock, ada: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It loses its oldest events, and that is said."""
-    manager = manage(service)
     async with aclosing(manager.events()) as events:
         await anext(events)
         caplog.clear()
@@ -346,11 +323,8 @@ async def test_a_listener_that_sleeps_costs_nobody_anything(
     assert len([line for line in caplog.messages if "is dropped" in line]) == 20
 
 
-async def test_a_listener_can_stop(
-    manage: Manage, service: Service, clock: VirtualClock, ada: Session
-) -> None:
+async def test_a_listener_can_stop(manager: SessionManager, clock: VirtualClock, ada: Session) -> None:
     """Then it hears nothing."""
-    manager = manage(service)
     events: list[Any] = []
     stop = manager.on_change(events.append)
     await clock.settle()
@@ -375,8 +349,7 @@ async def test_a_listener_can_stop(
 )
 async def test_what_another_process_does_is_noticed(
     *,
-    manage: Manage,
-    service: Service,
+    manager: SessionManager,
     store: MemoryStore,
     clock: VirtualClock,
     before: Session | None,
@@ -386,7 +359,6 @@ async def test_what_another_process_does_is_noticed(
     """As if it had been done here; nothing is written back."""
     if before is not None:
         await store.set(before.write())
-    manager = manage(service)
     await manager.open()
     heard = Heard(manager)
     await clock.settle()
@@ -448,11 +420,10 @@ async def test_a_store_that_fails_is_watched_again(
 
 
 async def test_after_the_end_nothing_is_left(
-    manage: Manage, service: Service, clock: VirtualClock, ada: Session
+    manager: SessionManager, service: Service, clock: VirtualClock, ada: Session
 ) -> None:
     """No task; closing again makes no difference; listeners are told by their end."""
     before = asyncio.all_tasks()
-    manager = manage(service)
     await manager.save_session(ada)
     await manager.open()
     Heard(manager)
@@ -473,10 +444,9 @@ async def _collect(manager: SessionManager) -> list[Any]:
 
 
 async def test_after_the_end_nothing_is_written(
-    manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock, ada: Session
+    manager: SessionManager, service: Service, store: MemoryStore, clock: VirtualClock, ada: Session
 ) -> None:
     """Not by a refresh that was under way, and not by whoever goes on calling."""
-    manager = manage(service)
     await manager.save_session(ada)
     service.open.clear()
     refreshing = asyncio.create_task(manager.refresh(force=True))
@@ -494,9 +464,8 @@ async def test_after_the_end_nothing_is_written(
     assert await store.get() == ada.write()
 
 
-async def test_a_listener_may_close(manage: Manage, service: Service, clock: VirtualClock) -> None:
+async def test_a_listener_may_close(manager: SessionManager, clock: VirtualClock) -> None:
     """A program that ends when its user signs out."""
-    manager = manage(service)
 
     async def end(_: Any) -> None:
         await manager.close()

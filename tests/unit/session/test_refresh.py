@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -38,18 +39,25 @@ async def settled_refresh(manager: SessionManager, clock: VirtualClock) -> polic
     return await refreshing
 
 
-@pytest.fixture
-def service(clock: VirtualClock) -> Service:
-    """An auth service that answers at once."""
-    return Service(clock)
+@asynccontextmanager
+async def under_way(
+    manager: SessionManager, service: Service, clock: VirtualClock
+) -> AsyncIterator[asyncio.Task[policy.RefreshResult]]:
+    """A refresh whose answer comes when the block ends."""
+    service.open.clear()
+    refreshing = asyncio.create_task(manager.refresh(force=True))
+    await clock.settle()
+    yield refreshing
+    service.open.set()
 
 
 # When -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_good_session_is_left_alone(manage: Manage, service: Service, clock: VirtualClock) -> None:
+async def test_a_good_session_is_left_alone(
+    manager: SessionManager, service: Service, clock: VirtualClock
+) -> None:
     """Nobody is asked."""
-    manager = manage(service)
     session = await manager.save_session(expiring(clock, left=91))
     assert await manager.refresh() == Unchanged(session)
     assert service.asked == []
@@ -61,9 +69,8 @@ async def test_nobody_is_asked_when_nobody_is_signed_in(manage: Manage, service:
     assert service.asked == []
 
 
-async def test_an_old_session_is_refreshed(manage: Manage, service: Service, clock: VirtualClock) -> None:
+async def test_an_old_session_is_refreshed(manager: SessionManager, clock: VirtualClock) -> None:
     """And the new one is kept."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=90))
     result = await manager.refresh()
     assert isinstance(result, Refreshed)
@@ -72,19 +79,17 @@ async def test_an_old_session_is_refreshed(manage: Manage, service: Service, clo
 
 
 async def test_a_server_that_refuses_the_token_is_a_reason(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, clock: VirtualClock
 ) -> None:
     """`force` refreshes what looks good here."""
-    manager = manage(service)
     await manager.save_session(make_session(now=clock.wall()))
     assert isinstance(await manager.refresh(force=True), Refreshed)
 
 
 async def test_the_background_is_ahead_of_the_end(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Two minutes before the end, without anybody asking; and again an hour later."""
-    manager = manage(service)
     await manager.save_session(make_session(now=clock.wall()))
     await manager.open()
     await clock.advance(LIFETIME - 121)
@@ -96,10 +101,9 @@ async def test_the_background_is_ahead_of_the_end(
 
 
 async def test_the_background_waits_for_somebody_to_sign_in(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """It notices a session that comes later, and one that goes."""
-    manager = manage(service)
     await manager.open()
     await clock.advance(100)
     await manager.save_session(make_session(now=clock.wall()))
@@ -111,10 +115,9 @@ async def test_the_background_waits_for_somebody_to_sign_in(
 
 
 async def test_auto_refresh_can_be_stopped_and_started(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Either one twice makes no difference."""
-    manager = manage(service)
     await manager.save_session(make_session(now=clock.wall()))
     await manager.open()
     await manager.stop_auto_refresh()
@@ -127,9 +130,8 @@ async def test_auto_refresh_can_be_stopped_and_started(
     assert service.asked == ["refresh-ada-1"]
 
 
-async def test_after_sleep_the_token_is_new(manage: Manage, service: Service, clock: VirtualClock) -> None:
+async def test_after_sleep_the_token_is_new(manager: SessionManager, clock: VirtualClock) -> None:
     """The laptop was closed for a night: whoever asks first waits for a new token."""
-    manager = manage(service)
     await manager.save_session(make_session(now=clock.wall()))
     await manager.open()
     await clock.suspend(8 * LIFETIME)
@@ -137,11 +139,10 @@ async def test_after_sleep_the_token_is_new(manage: Manage, service: Service, cl
 
 
 async def test_a_service_that_hands_out_old_tokens_is_not_asked_all_the_time(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Its clock is wrong, or its tokens live no time at all: once a second is enough."""
     service.lifetime = 0
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=10))
     await manager.open()
     before = len(service.asked)
@@ -153,10 +154,9 @@ async def test_a_service_that_hands_out_old_tokens_is_not_asked_all_the_time(
 
 
 async def test_a_hundred_callers_make_one_request(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """All of them get the token it brings."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=1))
     service.open.clear()
     asking = [asyncio.create_task(manager.token()) for _ in range(100)]
@@ -167,10 +167,9 @@ async def test_a_hundred_callers_make_one_request(
 
 
 async def test_whoever_stops_waiting_stops_nobody_else(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """The request goes on, even for nobody: its refresh token is spent."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=1))
     service.open.clear()
     impatient, patient = (asyncio.create_task(manager.refresh()) for _ in range(2))
@@ -183,18 +182,14 @@ async def test_whoever_stops_waiting_stops_nobody_else(
 
 
 async def test_a_refresh_for_somebody_else_is_no_answer(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Mike signed in while Ada's session was being refreshed: his refresh is a request of its own."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=1))
-    service.open.clear()
-    hers = asyncio.create_task(manager.refresh(force=True))
-    await clock.settle()
-    await manager.save_session(make_session(user="mike", now=clock.wall()))
-    his = asyncio.create_task(manager.refresh(force=True))
-    await clock.settle()
-    service.open.set()
+    async with under_way(manager, service, clock) as hers:
+        await manager.save_session(make_session(user="mike", now=clock.wall()))
+        his = asyncio.create_task(manager.refresh(force=True))
+        await clock.settle()
     assert isinstance(await hers, Discarded)
     assert isinstance(await his, Refreshed)
     assert service.asked == ["refresh-ada-1", "refresh-mike-1"]
@@ -215,9 +210,10 @@ async def test_managers_that_share_a_store_make_one_request(
 # No answer --------------------------------------------------------------------------------------------------
 
 
-async def test_an_outage_is_tried_eight_times(manage: Manage, service: Service, clock: VirtualClock) -> None:
+async def test_an_outage_is_tried_eight_times(
+    manager: SessionManager, service: Service, clock: VirtualClock
+) -> None:
     """In half a minute; then the session is kept, however old it is."""
-    manager = manage(service)
     session = await manager.save_session(expiring(clock, left=-100))
     service.always_fail_with = NO_NETWORK
     assert await settled_refresh(manager, clock) == Deferred(session, NO_NETWORK)
@@ -226,10 +222,9 @@ async def test_an_outage_is_tried_eight_times(manage: Manage, service: Service, 
 
 
 async def test_an_outage_that_ends_is_forgotten(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """The third attempt brings new tokens."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=1))
     service.fail_with = [NO_NETWORK, NO_NETWORK]
     assert isinstance(await settled_refresh(manager, clock), Refreshed)
@@ -237,10 +232,9 @@ async def test_an_outage_that_ends_is_forgotten(
 
 
 async def test_a_limit_is_not_tried_again_at_once(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """That would only make it last longer; and it ends no session."""
-    manager = manage(service)
     session = await manager.save_session(expiring(clock, left=-100))
     service.always_fail_with = LIMIT
     assert await settled_refresh(manager, clock) == Deferred(session, LIMIT)
@@ -248,10 +242,9 @@ async def test_a_limit_is_not_tried_again_at_once(
 
 
 async def test_who_signs_out_is_not_refreshed_any_more(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Not between two attempts either."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=1))
     service.always_fail_with = NO_NETWORK
     refreshing = asyncio.create_task(manager.refresh())
@@ -264,10 +257,9 @@ async def test_who_signs_out_is_not_refreshed_any_more(
 
 
 async def test_the_background_goes_on_without_a_network(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """1, 2, 5, 10, 30, 30 … s between its refreshes, until one works."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=1))
     service.always_fail_with = LIMIT
     await manager.open()
@@ -285,10 +277,9 @@ async def test_the_background_goes_on_without_a_network(
 
 
 async def test_a_refresher_that_fails_ends_no_session(
-    manage: Manage, service: Service, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+    manager: SessionManager, service: Service, clock: VirtualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its mistake is reported with a traceback, and the session kept."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=-1))
     service.always_fail_with = KeyError("refresh_token")
     caplog.clear()
@@ -315,10 +306,9 @@ async def test_without_a_refresher_a_session_lasts_as_long_as_its_token(
 
 
 async def test_fifty_calls_after_a_failure_make_no_request(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Within a minute they are told how the last one failed."""
-    manager = manage(service)
     session = await manager.save_session(expiring(clock, left=80))
     service.always_fail_with = LIMIT
     results = [await manager.refresh() for _ in range(50)]
@@ -327,10 +317,9 @@ async def test_fifty_calls_after_a_failure_make_no_request(
 
 
 async def test_a_minute_after_a_failure_it_is_tried_again(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Or at once, if somebody insists."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=80))
     service.fail_with = [LIMIT, LIMIT]
     await manager.refresh()
@@ -339,9 +328,10 @@ async def test_a_minute_after_a_failure_it_is_tried_again(
     assert isinstance(await manager.refresh(), Refreshed)
 
 
-async def test_another_session_has_not_failed(manage: Manage, service: Service, clock: VirtualClock) -> None:
+async def test_another_session_has_not_failed(
+    manager: SessionManager, service: Service, clock: VirtualClock
+) -> None:
     """Nor has the same one, once it was removed and came back."""
-    manager = manage(service)
     session = expiring(clock, left=80)
     await manager.save_session(session)
     service.fail_with = [LIMIT]
@@ -355,10 +345,9 @@ async def test_another_session_has_not_failed(manage: Manage, service: Service, 
 
 
 async def test_a_refused_session_is_kept_while_its_access_token_is_good(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Whoever asks gets that one."""
-    manager = manage(service)
     session = await manager.save_session(expiring(clock, left=60))
     service.always_fail_with = SPENT
     assert await manager.refresh() == Rejected(session, SPENT)
@@ -366,10 +355,9 @@ async def test_a_refused_session_is_kept_while_its_access_token_is_good(
 
 
 async def test_a_refused_session_is_removed_when_its_access_token_has_ended(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """SIGNED_OUT once, with the reason; nobody is signed in any more."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=-1))
     heard = Heard(manager)
     await clock.settle()
@@ -383,10 +371,9 @@ async def test_a_refused_session_is_removed_when_its_access_token_has_ended(
 
 
 async def test_a_refusal_counts_when_the_access_token_ends(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Refused within the minute before: nobody has to be asked again to know that it is over."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=30))
     service.always_fail_with = SPENT
     await manager.refresh()
@@ -396,10 +383,9 @@ async def test_a_refusal_counts_when_the_access_token_ends(
 
 
 async def test_the_background_ends_a_refused_session_in_time(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """It tries two minutes ahead, and again at the end; nothing in between."""
-    manager = manage(service)
     await manager.save_session(make_session(now=clock.wall()))
     await manager.open()
     heard = Heard(manager)
@@ -412,18 +398,14 @@ async def test_the_background_ends_a_refused_session_in_time(
 
 
 async def test_a_failure_finds_what_another_has_committed(
-    manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock
+    manager: SessionManager, service: Service, store: MemoryStore, clock: VirtualClock
 ) -> None:
     """A client that does not know our lock was faster: its session is the one that counts."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=-1))
     service.always_fail_with = SPENT
-    service.open.clear()
-    refreshing = asyncio.create_task(manager.refresh())
-    await clock.settle()
-    theirs = make_session(2, now=clock.wall())
-    await store.set(theirs.write())
-    service.open.set()
+    async with under_way(manager, service, clock) as refreshing:
+        theirs = make_session(2, now=clock.wall())
+        await store.set(theirs.write())
     assert await refreshing == Unchanged(theirs)
 
 
@@ -436,31 +418,27 @@ async def test_a_failure_finds_what_another_has_committed(
     ids=["signed out", "somebody else", "refreshed elsewhere"],
 )
 async def test_new_tokens_of_a_session_that_is_gone_are_thrown_away(
-    manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock, meanwhile: Session | None
+    manager: SessionManager,
+    service: Service,
+    store: MemoryStore,
+    clock: VirtualClock,
+    meanwhile: Session | None,
 ) -> None:
     """Nobody is signed in again by an answer that came late."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=1))
-    service.open.clear()
-    refreshing = asyncio.create_task(manager.refresh())
-    await clock.settle()
-    await (store.delete() if meanwhile is None else store.set(meanwhile.write()))
-    service.open.set()
+    async with under_way(manager, service, clock) as refreshing:
+        await (store.delete() if meanwhile is None else store.set(meanwhile.write()))
     assert await refreshing == Discarded(meanwhile)
     assert await manager.load_session() == meanwhile
 
 
 async def test_new_tokens_do_not_undo_what_became_of_the_user(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """The user was changed while the request was under way: both count."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=1))
-    service.open.clear()
-    refreshing = asyncio.create_task(manager.refresh())
-    await clock.settle()
-    await manager.save_user({"id": "ada", "email": "countess@example.com"})
-    service.open.set()
+    async with under_way(manager, service, clock) as refreshing:
+        await manager.save_user({"id": "ada", "email": "countess@example.com"})
     result = await refreshing
     assert isinstance(result, Refreshed)
     assert result.session.user["email"] == "countess@example.com"
@@ -491,9 +469,8 @@ async def test_new_tokens_that_cannot_be_written_are_not_lost(
 # What whoever asks gets -------------------------------------------------------------------------------------
 
 
-async def test_the_token_is_good_for_a_minute(manage: Manage, service: Service, clock: VirtualClock) -> None:
+async def test_the_token_is_good_for_a_minute(manager: SessionManager, clock: VirtualClock) -> None:
     """Restored or fresh: at any moment of an hour and a half."""
-    manager = manage(service)
     await manager.save_session(make_session(now=clock.wall()))
     for _ in range(90):
         await clock.advance(60)
@@ -505,10 +482,9 @@ async def test_the_token_is_good_for_a_minute(manage: Manage, service: Service, 
 
 
 async def test_without_a_network_the_token_is_used_to_its_end(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Then there is none, and an error says why: that nobody is signed in would be wrong."""
-    manager = manage(service)
     session = await manager.save_session(expiring(clock, left=50))
     service.always_fail_with = LIMIT
     assert await manager.token() == session.access_token
@@ -520,10 +496,9 @@ async def test_without_a_network_the_token_is_used_to_its_end(
 
 
 async def test_without_a_network_there_is_who_it_was(
-    manage: Manage, service: Service, clock: VirtualClock
+    manager: SessionManager, service: Service, clock: VirtualClock
 ) -> None:
     """Online while the token is good, offline after it, nothing once it was refused."""
-    manager = manage(service)
     session = await manager.save_session(expiring(clock, left=50))
     service.always_fail_with = LIMIT
     assert await manager.get_available_session() == session
@@ -535,11 +510,8 @@ async def test_without_a_network_there_is_who_it_was(
     assert await manager.get_available_session() is None
 
 
-async def test_an_available_session_is_refreshed_first(
-    manage: Manage, service: Service, clock: VirtualClock
-) -> None:
+async def test_an_available_session_is_refreshed_first(manager: SessionManager, clock: VirtualClock) -> None:
     """Inside the margin."""
-    manager = manage(service)
     await manager.save_session(expiring(clock, left=50))
     session = await manager.get_available_session()
     assert isinstance(session, Session)
@@ -550,36 +522,33 @@ async def test_an_available_session_is_refreshed_first(
 
 
 async def test_a_program_starts_without_a_network_after_one_attempt(
-    manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock
+    manager: SessionManager, service: Service, store: MemoryStore, clock: VirtualClock
 ) -> None:
     """It does not wait for half a minute first."""
     session = expiring(clock, left=-1)
     await store.set(session.write())
     service.always_fail_with = NO_NETWORK
-    manager = manage(service)
     await manager.open()
     assert len(service.asked) == 1
     assert manager.session == session
 
 
 async def test_a_session_that_ended_is_refreshed_before_the_program_starts(
-    manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock
+    manager: SessionManager, store: MemoryStore, clock: VirtualClock
 ) -> None:
     """The first token anybody sees is the new one."""
     await store.set(expiring(clock, left=-1).write())
-    manager = manage(service)
     await manager.open()
     assert manager.session is not None
     assert manager.session.refresh_token == "refresh-ada-2"
 
 
 async def test_a_session_that_was_ended_elsewhere_is_gone_when_the_program_starts(
-    manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock
+    manager: SessionManager, service: Service, store: MemoryStore, clock: VirtualClock
 ) -> None:
     """Refused: nobody is signed in."""
     await store.set(expiring(clock, left=-1).write())
     service.always_fail_with = SPENT
-    manager = manage(service)
     await manager.open()
     assert manager.session is None
     assert await store.get() is None

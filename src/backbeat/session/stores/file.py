@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from backbeat.errors import StoreError
 from backbeat.session.session import MAX_BYTES
+from backbeat.session.stores.blocking import BlockingStore
 from backbeat.session.stores.lock import FileLock
-from backbeat.session.stores.store import SessionStore, in_thread, unreadable
+from backbeat.session.stores.store import unreadable
 
 __all__ = ["FileStore"]
 
@@ -27,7 +27,7 @@ ALONE_PATIENCE: Final = 60.0
 """Seconds to wait for another process that asks for new tokens: it may try for half a minute and more."""
 
 
-class FileStore(SessionStore):
+class FileStore(BlockingStore):
     """Keeps a session in a file that Supabase clients can read, too: the JSON of the session, nothing else.
 
     The file is readable by its owner alone. It is replaced as a whole, and is on the disk before anybody is
@@ -41,10 +41,12 @@ class FileStore(SessionStore):
     def __init__(self, path: str | os.PathLike[str], *, interval: float = 0.5) -> None:
         # Through a symbolic link, so that what is replaced is the file, and not the link.
         self.path = Path(os.path.realpath(Path(path).expanduser()))
-        self._interval = interval
         self._new = self._beside("new")
-        self._writing = FileLock(self._beside("lock"), patience=WRITE_PATIENCE)
-        self._asking = FileLock(self._beside("refresh"), patience=ALONE_PATIENCE)
+        super().__init__(
+            writing=FileLock(self._beside("lock"), patience=WRITE_PATIENCE),
+            asking=FileLock(self._beside("refresh"), patience=ALONE_PATIENCE),
+            interval=interval,
+        )
 
     def __repr__(self) -> str:
         return f"FileStore({str(self.path)!r})"
@@ -52,56 +54,12 @@ class FileStore(SessionStore):
     def _beside(self, purpose: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{purpose}")
 
-    async def get(self) -> bytes | None:
-        """Read the file.
-
-        Raises:
-            StoreError: it is there and cannot be read.
-        """
-        return await in_thread(self._read)
-
-    async def compare_and_set(self, expected: bytes | None, content: bytes | None) -> bool:
-        """Replace or remove the file, if it still holds what the caller believes.
-
-        Raises:
-            StoreError: it cannot be written; what was there is still there.
-        """
-        return await in_thread(self._compare_and_set, expected, content)
-
-    async def set_aside(self, content: bytes) -> str | None:
-        """Rename the file, so that its end is the fingerprint of what it holds.
-
-        Raises:
-            StoreError: it cannot be renamed.
-        """
-        return await in_thread(self._set_aside, content)
-
-    async def watch(self) -> AsyncIterator[None]:
-        """Say so each time that there is another file, or the same one was written to."""
-        seen: object = ...
-        while True:
-            signature = await asyncio.to_thread(self._signature)
-            if signature != seen:
-                seen = signature
-                yield
-            await asyncio.sleep(self._interval)
-
-    def alone(self) -> AbstractAsyncContextManager[None]:
-        """Let one process ask for new tokens."""
-        return self._asking.held_by_task()
-
-    # In a thread --------------------------------------------------------------------------------------------
-
     def _read(self) -> bytes | None:
-        try:
-            with self.path.open("rb") as file:
-                self._keep_private(file.fileno())
-                # One byte more than is allowed: a reader can tell that it is too large.
-                return file.read(MAX_BYTES + 1)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise self._unusable("read", error) from error
+        with self._explained("read"), suppress(FileNotFoundError), self.path.open("rb") as file:
+            self._keep_private(file.fileno())
+            # One byte more than is allowed: a reader can tell that it is too large.
+            return file.read(MAX_BYTES + 1)
+        return None
 
     def _keep_private(self, file: int) -> None:
         status = os.fstat(file)
@@ -109,18 +67,12 @@ class FileStore(SessionStore):
             os.fchmod(file, 0o600)
             log.warning("the session file %s could be read by others; it cannot any more", self.path)
 
-    def _compare_and_set(self, expected: bytes | None, content: bytes | None) -> bool:
-        with self._writing.held():
-            if self._read() != expected:
-                return False
-            try:
-                if content is None:
-                    self._remove()
-                else:
-                    self._replace(content)
-            except OSError as error:
-                raise self._unusable("written", error) from error
-            return True
+    def _write(self, content: bytes | None) -> None:
+        with self._explained("written"):
+            if content is None:
+                self._remove()
+            else:
+                self._replace(content)
 
     def _replace(self, content: bytes) -> None:
         # Always the same name: what a process leaves behind that dies in here, the next one removes.
@@ -142,17 +94,12 @@ class FileStore(SessionStore):
         self.path.unlink(missing_ok=True)
         self._sync_folder()
 
-    def _set_aside(self, content: bytes) -> str | None:
-        with self._writing.held():
-            if self._read() != content:
-                return None
-            aside = self.path.with_name(f"{self.path.name}.{unreadable(content)}")
-            try:
-                self.path.replace(aside)
-                self._sync_folder()
-            except OSError as error:
-                raise self._unusable("set aside", error) from error
-            return str(aside)
+    def _move(self, content: bytes) -> str:
+        aside = self.path.with_name(f"{self.path.name}.{unreadable(content)}")
+        with self._explained("set aside"):
+            self.path.replace(aside)
+            self._sync_folder()
+        return str(aside)
 
     def _sync_folder(self) -> None:
         # A rename is on the disk when the folder is.
@@ -168,8 +115,12 @@ class FileStore(SessionStore):
             return status.st_ino, status.st_mtime_ns, status.st_size
         return None
 
-    def _unusable(self, what: str, error: OSError) -> StoreError:
-        return StoreError(
-            f"The session file {self.path} cannot be {what}: {error.strerror}.",
-            hint="Check that it is a file, and that this user may read and write it and its folder.",
-        )
+    @contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(
+                f"The session file {self.path} cannot be {what}: {error.strerror}.",
+                hint="Check that it is a file, and that this user may read and write it and its folder.",
+            ) from error

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from backbeat.errors import ConfigurationError, StoreError
+from backbeat.session.stores.blocking import BlockingStore
 from backbeat.session.stores.lock import FileLock
-from backbeat.session.stores.store import SessionStore, in_thread, unreadable
+from backbeat.session.stores.store import unreadable
 from backbeat.tokens.claims import fingerprint
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ WRITE_PATIENCE: Final = 30.0
 ALONE_PATIENCE: Final = 60.0
 
 
-class KeyringStore(SessionStore):
+class KeyringStore(BlockingStore):
     """Keeps a session in the keyring: Keychain, Secret Service, KWallet.
 
     It needs `pip install 'backbeat[keyring]'`. Keyrings cannot compare before they set, so those who share
@@ -63,58 +63,16 @@ class KeyringStore(SessionStore):
         self._error = keyring.errors.KeyringError
         self._service = service
         self._account = account
-        self._interval = interval
         name = fingerprint(f"{service}\0{account}")
         folder = locks or _own_folder()
-        self._writing = FileLock(folder / f"keyring-{name}.lock", patience=WRITE_PATIENCE)
-        self._asking = FileLock(folder / f"keyring-{name}.refresh", patience=ALONE_PATIENCE)
+        super().__init__(
+            writing=FileLock(folder / f"keyring-{name}.lock", patience=WRITE_PATIENCE),
+            asking=FileLock(folder / f"keyring-{name}.refresh", patience=ALONE_PATIENCE),
+            interval=interval,
+        )
 
     def __repr__(self) -> str:
         return f"KeyringStore({self._service!r}, {self._account!r})"
-
-    async def get(self) -> bytes | None:
-        """Read the entry.
-
-        Raises:
-            StoreError: the keyring is locked, or there is none.
-        """
-        return await in_thread(self._read)
-
-    async def compare_and_set(self, expected: bytes | None, content: bytes | None) -> bool:
-        """Replace or remove the entry, if it is still what the caller believes.
-
-        Raises:
-            StoreError: the keyring is locked, or there is none.
-        """
-        return await in_thread(self._compare_and_set, expected, content)
-
-    async def set_aside(self, content: bytes) -> str | None:
-        """Move the entry to an account with the fingerprint of what it holds.
-
-        Raises:
-            StoreError: the keyring is locked, or there is none.
-        """
-        return await in_thread(self._set_aside, content)
-
-    async def watch(self) -> AsyncIterator[None]:
-        """Say so each time that the entry differs.
-
-        Raises:
-            StoreError: the keyring is locked, or there is none.
-        """
-        seen: object = ...
-        while True:
-            content = await self.get()
-            if content != seen:
-                seen = content
-                yield
-            await asyncio.sleep(self._interval)
-
-    def alone(self) -> AbstractAsyncContextManager[None]:
-        """Let one process ask for new tokens."""
-        return self._asking.held_by_task()
-
-    # In a thread --------------------------------------------------------------------------------------------
 
     def _read(self) -> bytes | None:
         with self._explained():
@@ -123,29 +81,20 @@ class KeyringStore(SessionStore):
 
     def _write(self, content: bytes | None) -> None:
         with self._explained():
-            if content is None:
-                self._keyring.delete_password(self._service, self._account)
-            else:
+            if content is not None:
                 self._keyring.set_password(self._service, self._account, content.decode())
+            elif self._keyring.get_password(self._service, self._account) is not None:
+                self._keyring.delete_password(self._service, self._account)
 
-    def _compare_and_set(self, expected: bytes | None, content: bytes | None) -> bool:
-        with self._writing.held():
-            if self._read() != expected:
-                return False
-            if content != expected:
-                self._write(content)
-            return True
+    def _move(self, content: bytes) -> str:
+        account = f"{self._account}.{unreadable(content)}"
+        with self._explained():
+            self._keyring.set_password(self._service, account, content.decode("utf-8", "surrogatepass"))
+            self._keyring.delete_password(self._service, self._account)
+        return f"{self._service}, {account}"
 
-    def _set_aside(self, content: bytes) -> str | None:
-        with self._writing.held():
-            if self._read() != content:
-                return None
-            account = f"{self._account}.{unreadable(content)}"
-            with self._explained():
-                text = content.decode("utf-8", "surrogatepass")
-                self._keyring.set_password(self._service, account, text)
-            self._write(None)
-            return f"{self._service}, {account}"
+    def _signature(self) -> bytes | None:
+        return self._read()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import ParamSpec, TypeVar
 
 from backbeat.tokens.claims import fingerprint
 
-__all__ = ["SessionStore", "in_thread", "unreadable"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
+__all__ = ["SessionStore", "unreadable"]
 
 
 class SessionStore(ABC):
@@ -71,24 +66,6 @@ class SessionStore(ABC):
         """Keep nothing any more."""
         while not await self.compare_and_set(await self.get(), None):
             pass
-
-
-async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run something that blocks in a thread, and never walk away from it half done.
-
-    A thread cannot be cancelled. If its caller is, the cancellation travels on when the thread has ended:
-    whoever awaits the end of the task knows that nothing is written afterwards.
-    """
-    running = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    cancelled: asyncio.CancelledError | None = None
-    while not running.done():
-        try:
-            await asyncio.wait({running})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled from running.exception()
-    return running.result()
 
 
 def unreadable(content: bytes) -> str:
