@@ -28,8 +28,8 @@ from backbeat.postgres.walsender import Walsender
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from backbeat.postgres.slots import Position
     from backbeat.postgres.transactions import Transaction
-    from backbeat.postgres.walsender import Position
 
 __all__ = ["Consumer", "ReplicationStream", "StreamPhase", "StreamState"]
 

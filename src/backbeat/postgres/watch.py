@@ -120,7 +120,7 @@ class Watch:
         """Take a slot away from whoever streams from it, so that Postgres may remove its WAL.
 
         A temporary slot goes with its connection. A durable one that is still in use after this, or in use
-        again, is dropped by the stream when it connects (`backbeat.postgres.walsender`).
+        again, is dropped by the stream when it connects (`backbeat.postgres.slots`).
 
         Args:
             slot: its name.

@@ -169,8 +169,8 @@ async def test_a_line_that_stalls_while_the_stream_connects_is_given_up(
     db: Connection, login_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing was closed, and yet somebody who waits for an answer does not wait for ever."""
-    monkeypatch.setattr("backbeat.postgres.walsender._ANSWER_TIMEOUT", 0.3)
-    monkeypatch.setattr("backbeat.postgres.walsender._CONNECT_TIMEOUT", 2)
+    monkeypatch.setattr("backbeat.postgres.primary.ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr("backbeat.postgres.primary.CONNECT_TIMEOUT", 2)
     line = FaultyLine(login_url)
     line.stall()
     async with line.laid() as url, streaming(url) as log:
@@ -183,10 +183,10 @@ async def test_a_line_that_stalls_while_postgres_makes_the_slot_is_given_up(
     db: Connection, login_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waiting for a transaction looks like silence; only another connection can tell them apart."""
-    monkeypatch.setattr("backbeat.postgres.walsender._SLOT_PATIENCE", 0.1)
-    monkeypatch.setattr("backbeat.postgres.walsender._ANSWER_TIMEOUT", 0.3)
-    monkeypatch.setattr("backbeat.postgres.walsender._CONNECT_TIMEOUT", 2)
-    monkeypatch.setattr("backbeat.postgres.walsender._CANCEL_TIMEOUT", 0.1)
+    monkeypatch.setattr("backbeat.postgres.slots._SLOT_PATIENCE", 0.1)
+    monkeypatch.setattr("backbeat.postgres.primary.ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr("backbeat.postgres.primary.CONNECT_TIMEOUT", 2)
+    monkeypatch.setattr("backbeat.postgres.slots._CANCEL_TIMEOUT", 0.1)
     line = FaultyLine(login_url)
     async with await psycopg.AsyncConnection.connect(database_url) as writer, line.laid() as url:
         await writer.execute("insert into songs values (1)")

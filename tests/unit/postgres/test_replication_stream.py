@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from backbeat.errors import StreamError
+from backbeat.postgres.slots import Position
 from backbeat.postgres.stream import ReplicationStream, StreamPhase, StreamState
-from backbeat.postgres.walsender import Position
 
 NOW = 1_800_000_000.0
 
