@@ -109,6 +109,19 @@ class AuthRequest:
     token: str = field(default="", repr=False)
 
     @property
+    def content(self) -> bytes | None:
+        """The body as JSON.
+
+        Raises:
+            ValueError: a text in it is no Unicode; the text is not repeated.
+        """
+        try:
+            return None if self.body is None else msgspec.json.encode(self.body)
+        except UnicodeEncodeError:
+            # The error itself carries the whole text, which may be a password.
+            raise ValueError("A text in the request cannot be encoded: it is no Unicode.") from None
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """The passwords and tokens in it."""
         body = self.body or {}

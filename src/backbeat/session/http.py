@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx
-import msgspec
 
 from backbeat.errors import AuthUnavailable, ConfigurationError, Retry
 from backbeat.session import gotrue
@@ -123,13 +122,14 @@ class AuthService:
             ) from error
 
     async def _answer(self, request: AuthRequest) -> Answer:
-        content = None if request.body is None else msgspec.json.encode(request.body)
         headers = {
             "Authorization": f"Bearer {request.token or self._apikey}",
             "Content-Type": "application/json;charset=UTF-8",
         }
         url = f"{self.url}{request.path}"
-        async with self._http.stream(request.method, url, content=content, headers=headers) as response:
+        async with self._http.stream(
+            request.method, url, content=request.content, headers=headers
+        ) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

@@ -110,7 +110,8 @@ class KeptSession:
             error: why nothing did.
 
         Returns:
-            Whether `before` was still kept. A change of the user alone does not count: it is carried over.
+            Whether `before` was still kept. A change of the user alone does not count: it is carried over, as
+            is a user of whom `after` says nothing.
 
         Raises:
             StoreError: it cannot be written.
@@ -120,7 +121,7 @@ class KeptSession:
                 await self._read()
                 if self.session is None or self.session.refresh_token != before.refresh_token:
                     return False
-                if after is not None and self.session.user != before.user:
+                if after is not None and (self.session.user != before.user or not after.user):
                     after = replace(after, user=self.session.user)
                 if await self._swap(after, error=error):
                     return True
@@ -152,7 +153,8 @@ class KeptSession:
     # In turn ------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        suspect, reads = b"", 0
+        suspect: bytes | None = None
+        reads = 0
         while True:
             content = await self._store.get()
             if self.is_known and content == self._content:

@@ -94,6 +94,14 @@ def test_requests_do_not_show_what_is_secret() -> None:
     assert "s3cret" not in shown
 
 
+def test_a_password_that_cannot_be_encoded_is_not_shown() -> None:
+    """The error of the codec would carry it along."""
+    with pytest.raises(ValueError, match="no Unicode") as caught:
+        assert password_grant("ada", "s3cret \udc80").content
+    assert "s3cret" not in repr(caught.value)
+    assert caught.value.__suppress_context__
+
+
 # Success ----------------------------------------------------------------------------------------------------
 
 

@@ -160,12 +160,13 @@ async def test_what_was_set_aside_is_reported(
     await manager.close()
 
 
+@pytest.mark.parametrize("written", [0, 40])
 async def test_a_file_that_is_being_written_is_read_when_it_is_whole(
-    manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock, ada: Session
+    *, written: int, manage: Manage, service: Service, store: MemoryStore, clock: VirtualClock, ada: Session
 ) -> None:
     """Not everybody replaces files as a whole: what looks broken is given a moment."""
     content = ada.write()
-    await store.set(content[:40])
+    await store.set(content[:written])
     loading = asyncio.create_task(manage(service).load_session())
     await clock.settle()
     await store.set(content)

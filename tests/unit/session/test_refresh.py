@@ -554,12 +554,12 @@ async def test_a_session_that_was_ended_elsewhere_is_gone_when_the_program_start
     assert await store.get() is None
 
 
-async def test_an_answer_without_an_end_is_given_one(store: MemoryStore, clock: VirtualClock) -> None:
-    """Other issuers say only how long."""
+async def test_an_answer_that_says_little_is_completed(store: MemoryStore, clock: VirtualClock) -> None:
+    """Other issuers say how long and not until when, and nothing of the user."""
 
     async def refresher(_: str) -> dict[str, object]:
         fields = replace(make_session(2, now=clock.wall())).fields()
-        del fields["expires_at"]
+        del fields["expires_at"], fields["user"]
         return fields
 
     manager = SessionManager(store, refresher=refresher, clock=clock)
@@ -567,4 +567,5 @@ async def test_an_answer_without_an_end_is_given_one(store: MemoryStore, clock: 
     result = await manager.refresh()
     assert result.session is not None
     assert result.session.expires_at == clock.wall() + LIFETIME
+    assert result.session.user["email"] == "ada@example.com"
     await manager.close()
