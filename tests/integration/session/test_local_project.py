@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,23 +145,18 @@ async def test_processes_that_share_a_file_refresh_once(database_url: str, path:
     async with (
         serving_auth(database_url, secret=SECRET, token_lifetime=3) as service,
         service.program(path) as auth,
+        AsyncExitStack() as stack,
+        asyncio.timeout(PATIENCE),
     ):
         await auth.sign_up(EMAIL, PASSWORD)
-        programs = [await started(service, path) for _ in range(4)]
-        try:
-            async with asyncio.timeout(PATIENCE):
-                lives = asyncio.gather(*(program.communicate() for program in programs))
-                already = len(service.presented)
-                async for event in auth.events():
-                    if event.kind is AuthChange.TOKEN_REFRESHED and len(service.presented) >= already + 2:
-                        break
-                await auth.sign_out()
-                outputs = [output.decode() for output, _ in await lives]
-        finally:
-            for program in programs:
-                if program.returncode is None:
-                    program.kill()
-                    await program.wait()
+        programs = [await stack.enter_async_context(started(service, path)) for _ in range(4)]
+        lives = asyncio.gather(*(program.communicate() for program in programs))
+        already = len(service.presented)
+        async for event in auth.events():
+            if event.kind is AuthChange.TOKEN_REFRESHED and len(service.presented) >= already + 2:
+                break
+        await auth.sign_out()
+        outputs = [output.decode() for output, _ in await lives]
     assert len(service.presented) == len(set(service.presented))
     for output in outputs:
         kinds = output.split()
@@ -169,17 +165,16 @@ async def test_processes_that_share_a_file_refresh_once(database_url: str, path:
         assert not {"REFRESH_FAILED", "SET_ASIDE", "SIGNED_IN"} & set(kinds)
 
 
-async def started(service: AuthService, path: Path) -> asyncio.subprocess.Process:
-    """Start a program that shares a session, and wait until it follows it."""
-    program = await asyncio.create_subprocess_exec(
-        sys.executable,
-        SHARER,
-        service.url,
-        service.keys.publishable,
-        path,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert program.stdout is not None
-    async with asyncio.timeout(PATIENCE):
+@asynccontextmanager
+async def started(service: AuthService, path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program that shares a session and follows it; it does not outlive the block."""
+    command = [sys.executable, SHARER, service.url, service.keys.publishable, path]
+    program = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert program.stdout is not None
         assert (await program.stdout.readline()).strip() == b"INITIAL_SESSION"
-    return program
+        yield program
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
