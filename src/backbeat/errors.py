@@ -12,6 +12,7 @@
     │   └── BindingMismatch       the server confirmed other change subscriptions than were asked for
     ├── ClientError               what a client could not do, and no server said why
     │   ├── ConnectFailed         no socket could be opened
+    │   ├── UpgradeRefused        an answer in HTTP where a socket was asked for; not looked into yet
     │   ├── ConnectionLost        the socket went while something was under way
     │   ├── NoReply               the server did not answer in time
     │   ├── TokenUnavailable      a user's token is needed, and there is none that can be used
@@ -71,6 +72,7 @@ __all__ = [
     "TokenRefused",
     "TokenUnavailable",
     "Unavailable",
+    "UpgradeRefused",
 ]
 
 
@@ -182,6 +184,24 @@ class ConnectFailed(ClientError):
 
     code = "ConnectFailed"
     retry = Retry.BACKOFF
+
+
+class UpgradeRefused(ClientError):
+    """A server answered with HTTP where a socket was asked for; what it means is not looked into yet.
+
+    Args:
+        status: the HTTP status.
+        body: the beginning of the answer.
+        retry_after: seconds the server asks to wait, if it does.
+    """
+
+    code = "UpgradeRefused"
+
+    def __init__(self, status: int, body: bytes = b"", retry_after: float | None = None) -> None:
+        super().__init__(f"The server answered the upgrade with HTTP status {status}.")
+        self.status = status
+        self.body = body[:4096]
+        self.retry_after = retry_after
 
 
 class ConnectionLost(ClientError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from backbeat.client.engine import effects, inputs
 from backbeat.client.engine.turn import Now
 from backbeat.client.tasks import Tasks
-from backbeat.client.transport import UpgradeRefused
+from backbeat.errors import UpgradeRefused
 
 if TYPE_CHECKING:
     from backbeat.client.engine import Engine

@@ -143,7 +143,7 @@ class Reporter:
         )
 
     def _report(self, topic: str, config: ChannelConfig, membership: Membership | None) -> ChannelReport:
-        told = None if membership is None else membership.told
+        told = None if membership is None else membership.ledger.told
         return ChannelReport(
             topic=topic,
             state=(ChannelState.CLOSED if membership is None else membership.state).value,

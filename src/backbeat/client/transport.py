@@ -8,36 +8,15 @@ from __future__ import annotations
 import ssl as tls
 from collections.abc import AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.protocol import State
 
-from backbeat.errors import BackbeatError
+from backbeat.errors import UpgradeRefused
 
-__all__ = ["Socket", "Transport", "UpgradeRefused", "WebSocketTransport"]
-
-MAX_BODY: Final = 4096
-"""Bytes of a refusal that are looked at."""
-
-
-class UpgradeRefused(BackbeatError):
-    """The server answered the upgrade with something else than a socket.
-
-    Args:
-        status: the HTTP status.
-        body: the beginning of the answer.
-        retry_after: seconds the server asks to wait, if it does.
-    """
-
-    code = "UpgradeRefused"
-
-    def __init__(self, status: int, body: bytes = b"", retry_after: float | None = None) -> None:
-        super().__init__(f"The server answered the upgrade with HTTP status {status}.")
-        self.status = status
-        self.body = body[:MAX_BODY]
-        self.retry_after = retry_after
+__all__ = ["Socket", "Transport", "WebSocketTransport"]
 
 
 class Socket(Protocol):

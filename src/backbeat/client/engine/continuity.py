@@ -114,6 +114,18 @@ class Continuity:
         if self._changes_since is None:
             self._changes_since = self._turn.now.wall
 
+    def told_of_gap(self, since: float, until: float) -> None:
+        """The server says that row changes are missing.
+
+        Args:
+            since: the beginning of the time they are missing from, in seconds since the epoch.
+            until: its end.
+        """
+        # What was noticed here is part of it: it is told once.
+        noticed, self._changes_since = self._changes_since, None
+        since = since if noticed is None else min(since, noticed)
+        self._gap("changes", since, "The server says that changes of this time are missing.", until=until)
+
     def is_new(self, meta: Mapping[str, object]) -> bool:
         """Whether a broadcast did not come before, as far as its id tells."""
         if meta.get("replayed") is True and self._replaying is not None:
@@ -134,14 +146,15 @@ class Continuity:
     def _resumes(self, config: ChannelConfig) -> bool:
         return self._since is not None and self._can_replay and config.private and self._turn.settings.resume
 
-    def _gap(self, missing: events.Missing, since: float, reason: str) -> None:
+    def _gap(self, missing: events.Missing, since: float, reason: str, *, until: float | None = None) -> None:
+        now = self._turn.now.wall
         self._turn.emit(
             events.Gap(
-                at=self._turn.now.wall,
+                at=now,
                 topic=self._topic,
                 missing=missing,
                 since=since,
-                until=self._turn.now.wall,
+                until=now if until is None else until,
                 reason=reason,
             ),
             channel=self._channel,

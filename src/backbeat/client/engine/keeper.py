@@ -125,6 +125,26 @@ class TokenKeeper:
             return self.current.source
         return Source.PROVIDER if self.asks else Source.NONE
 
+    def lack(self, topic: str) -> TokenUnavailable:
+        """Why there is no token that can be used, as an error.
+
+        Args:
+            topic: the channel that needs one.
+        """
+        if self.signed_out:
+            why, hint = "nobody is signed in", "It is joined as soon as somebody signs in."
+        elif self.last_error is not None:
+            kind = type(self.last_error).__name__
+            why, hint = f"the token source failed ({kind}: {self.last_error})", "It is asked again."
+        elif self.current is not None:
+            token = self.current.describe(self._turn.now.wall)
+            why, hint = f"the {token} has ended", "Give a fresh one to `set_auth`."
+        else:
+            why, hint = "there is none", "Give the client a `token`, or call `set_auth`."
+        return TokenUnavailable(
+            f"The channel {topic!r} needs a user's token, and {why}.", hint=hint, topic=topic
+        )
+
     # Asking -------------------------------------------------------------------------------------------------
 
     def ask(self, *, anew: bool = False, refused: bool = False) -> int:

@@ -3,27 +3,24 @@
 What a join carries is put together when its frame is written, from the newest token; a ledger keeps which
 token the server was told last. While a channel leaves, and whenever its identity goes, it delivers nothing.
 
-The rules are those of the client specification: 1.7 and 1.11 to 1.17 for the states, 2.4 and 2.5 for tokens.
+The rules are those of the client specification: 1.7 and 1.11 to 1.13 for the states, 2.4 and 2.5 for tokens.
 """
 
 from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Final
 
 from backbeat.client import events
+from backbeat.client.engine.answers import Reply, read_reply, read_system
 from backbeat.client.engine.bindings import match_bindings
-from backbeat.client.engine.changes import read_change
-from backbeat.client.engine.classify import join_refusal, reply_refusal, system_refusal
-from backbeat.client.engine.continuity import Continuity
+from backbeat.client.engine.classify import join_refusal, system_refusal
+from backbeat.client.engine.delivery import Delivery
 from backbeat.client.engine.effects import Timer
-from backbeat.client.engine.presence import PresenceView
-from backbeat.client.engine.pushes import Push, Pushes
-from backbeat.client.engine.tracking import Tracking
-from backbeat.client.engine.wire import json_object
+from backbeat.client.engine.ledger import Ledger, Verdict, same_token
+from backbeat.client.engine.sender import Sender
+from backbeat.client.engine.subscribers import Subscribers
 from backbeat.errors import (
     BackbeatError,
     BindingMismatch,
@@ -31,7 +28,6 @@ from backbeat.errors import (
     Denied,
     NoReply,
     NotSubscribed,
-    ProtocolError,
     PushDropped,
     Refusal,
     Retry,
@@ -50,10 +46,18 @@ if TYPE_CHECKING:
     from backbeat.client.engine.keeper import TokenKeeper
     from backbeat.client.engine.link import Link
     from backbeat.client.engine.roster import Roster
-    from backbeat.client.engine.tokens import ResolvedToken
     from backbeat.client.engine.turn import Turn
 
-__all__ = ["ChannelState", "Membership"]
+__all__ = ["MOVES", "ChannelState", "Membership"]
+
+REFRESH_PAUSE: Final = 30.0
+"""Seconds between two times that a refused token is replaced at once."""
+
+FAREWELL: Final = 2.0
+"""Seconds within which an error message explains the closing that follows it."""
+
+SHORT_TIMEOUT: Final = 7.0
+"""Seconds: Supabase's server answers a refused join after 5, and who waits less learns no reason (M-8)."""
 
 
 class ChannelState(Enum):
@@ -93,36 +97,6 @@ MOVES: Final = {
 """The legal moves."""
 
 
-REFRESH_PAUSE: Final = 30.0
-"""Seconds between two times that a refused token is replaced at once."""
-
-FAREWELL: Final = 2.0
-"""Seconds within which an error message explains the closing that follows it."""
-
-
-class _Waiter:
-    """Somebody who waits for a subscription."""
-
-    __slots__ = ("deadline", "ready", "ticket")
-
-    def __init__(self, ticket: int, ready: Literal["joined", "streaming"], deadline: float) -> None:
-        self.ticket = ticket
-        self.ready = ready
-        self.deadline = deadline
-
-
-class _Reply(msgspec.Struct):
-    status: str
-    response: Any = None
-
-
-class _System(msgspec.Struct):
-    extension: str = ""
-    status: str = ""
-    message: str = ""
-    gap_since: str | None = None
-
-
 class Membership:
     """A channel, as the engine sees it.
 
@@ -139,6 +113,8 @@ class Membership:
         state: where in its life it is.
         wanted: whether the user wants it joined.
         last_error: why it is not joined, or was not, the last time.
+        streaming: whether row changes arrive, or none were asked for.
+        joins: how many joins were sent.
     """
 
     def __init__(
@@ -159,7 +135,6 @@ class Membership:
         self.wanted = False
         self.last_error: BackbeatError | None = None
         self.streaming = False
-        self.attempts = 0
         self.joins = 0
         self._wire_topic = TOPIC_PREFIX + topic
         self._turn = turn
@@ -167,24 +142,20 @@ class Membership:
         self._keeper = keeper
         self._roster = roster
         self._join_ref: str | None = None
+        """Names the join that is under way, or was accepted."""
         self._leave_ref: str | None = None
-        self._told: ResolvedToken | None = None
-        """The token the server was told last: with the join, or after it."""
-        self._telling = False
-        self._written = False
         self._barrier = 0
-        self._refreshed_at = -math.inf
+        """The question to the token source that the next join waits for."""
+        self._attempts = 0
         self._mismatches = 0
+        self._refreshed_at = -math.inf
         self._away_since: float | None = None
         self._farewell: tuple[Refusal, float] | None = None
-        self._numbers: dict[int, tuple[int, ...]] = {}
-        self._waiters: list[_Waiter] = []
         self._leavers: list[int] = []
-        self._armed = math.inf
-        self._pushes = Pushes(turn, number, topic)
-        self._tracking = Tracking(turn, number)
-        self._presence = PresenceView(topic)
-        self._continuity = Continuity(turn, number, topic)
+        self._ledger = Ledger()
+        self._subscribers = Subscribers(turn, number)
+        self._sender = Sender(turn, link, number, topic)
+        self._delivery = Delivery(turn, number, topic)
 
     def __repr__(self) -> str:
         return f"<Membership {self.number} {self.topic!r} {self.state.value}>"
@@ -192,28 +163,26 @@ class Membership:
     @property
     def presences(self) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
         """Who is present, as far as is known."""
-        return self._presence.public()
+        return self._delivery.presence.public()
 
     @property
-    def told(self) -> ResolvedToken | None:
-        """The token the server was told last; None stands for the API key."""
-        return self._told
+    def ledger(self) -> Ledger:
+        """Which token the server was told."""
+        return self._ledger
 
     @property
     def pending(self) -> int:
         """How many pushes wait for something."""
-        return len(self._pushes)
+        return len(self._sender)
 
-    # Subscribing --------------------------------------------------------------------------------------------
+    # Joining ------------------------------------------------------------------------------------------------
 
     def subscribe(self, command: Subscribe) -> None:
         """Join, unless that is done or under way; settle the ticket when it is done."""
-        waiter = _Waiter(command.ticket, command.ready, self._turn.now.steady + command.timeout)
-        self._waiters.append(waiter)
-        self._arm(waiter.deadline)
+        self._subscribers.add(command.ticket, command.ready, command.timeout)
         self.wanted = True
         if self.state is ChannelState.JOINED:
-            self._settle_waiters()
+            self._subscribers.settle(streaming=self.streaming)
             return
         if self.state in (ChannelState.CLOSED, ChannelState.DENIED):
             self.config = command.config
@@ -223,7 +192,7 @@ class Membership:
         self._link.want()
 
     def _begin_anew(self) -> None:
-        self.attempts = 0
+        self._attempts = 0
         self._mismatches = 0
         self._refreshed_at = -math.inf
         self._begin()
@@ -250,51 +219,35 @@ class Membership:
             return True
         if not self._link.is_open or self._keeper.decided < self._barrier:
             return False
-        if self._keeper.usable is None and (lack := self._lack()) is not None:
-            self._wait_for_token(lack)
+        if not self._may_join_now():
             return True
         if not self._roster.may_join(self):
             return False
         self._send_join()
         return True
 
-    def _lack(self) -> TokenUnavailable | None:
-        """Why it cannot be joined without a token, if it cannot."""
+    def _may_join_now(self) -> bool:
+        """Whether the token there is will do; if not, wait for another.
+
+        A join with the API key alone would be refused, or hear nothing of what is somebody's.
+        """
         settings = self._turn.settings
         expected = self._keeper.expects_user and (self.config.private or not settings.anon_fallback)
         required = settings.require_user_token and self.config.guarded
-        if not expected and not required:
-            return None
-        return self._no_token()
-
-    def _no_token(self) -> TokenUnavailable:
-        keeper = self._keeper
-        if keeper.signed_out:
-            why, hint = "nobody is signed in", "It is joined as soon as somebody signs in."
-        elif keeper.last_error is not None:
-            kind = type(keeper.last_error).__name__
-            why, hint = f"the token source failed ({kind}: {keeper.last_error})", "It is asked again."
-        elif keeper.current is not None:
-            token = keeper.current.describe(self._turn.now.wall)
-            why, hint = f"the {token} has ended", "Give a fresh one to `set_auth`."
-        else:
-            why, hint = "there is none", "Give the client a `token`, or call `set_auth`."
-        return TokenUnavailable(
-            f"The channel {self.topic!r} needs a user's token, and {why}.", hint=hint, topic=self.topic
-        )
-
-    def _wait_for_token(self, error: TokenUnavailable) -> None:
-        """Stay away until there is a token: a join with the API key would be refused, or hear nothing."""
+        if self._keeper.usable is not None or not (expected or required):
+            return True
+        error = self._keeper.lack(self.topic)
         self._interrupt(error, retry_in=None)
         if not self._keeper.asks:
-            # Whoever could give one is perhaps waiting for this very subscription.
-            self._fail_waiters(error)
+            # Whoever could give one may be waiting for this very subscription.
+            self._subscribers.fail(error)
+        return False
 
     def _send_join(self) -> None:
         ref = self._link.next_ref()
         self._join_ref = ref
         self._farewell = None
-        self._telling = self._written = False
+        self._ledger.join_queued()
         self.joins += 1
         self._link.send(lambda: self._compose_join(ref))
         self._turn.start(Timer("join", self.number), self._turn.settings.join_timeout)
@@ -303,61 +256,57 @@ class Membership:
         if self._join_ref != ref:
             return None
         token = self._keeper.usable
-        self._told, self._written = token, True
-        replay = self._continuity.replay(self.config, skew=self._link.skew)
+        self._ledger.wrote(token)
+        replay = self._delivery.continuity.replay(self.config, skew=self._link.skew)
         payload: dict[str, Any] = {"config": self.config.wire(replay), "version": f"backbeat-py/{VERSION}"}
         if token is not None:
             payload["access_token"] = token.value
         return self._link.wire.push(ref, ref, self._wire_topic, Event.JOIN, payload)
 
-    def _join_replied(self, reply: _Reply) -> None:
+    def _join_replied(self, reply: Reply) -> None:
         self._turn.stop(Timer("join", self.number))
-        if reply.status == "ok":
-            self._joined(reply.response if isinstance(reply.response, dict) else {})
+        if not reply.ok:
+            self._refused(join_refusal(reply.reason, topic=self.topic, context=self._asked_with()))
             return
-        text = _reason(reply.response)
-        self._refused(join_refusal(text, topic=self.topic, context=self._asked_with()))
-
-    def _joined(self, response: Mapping[str, Any]) -> None:
+        response = reply.response if isinstance(reply.response, dict) else {}
         try:
-            self._numbers = match_bindings(self.config.changes, response, topic=self.topic)
+            numbers = match_bindings(self.config.changes, response, topic=self.topic)
         except BindingMismatch as error:
             self._mismatched(error)
             return
+        self._joined(numbers)
+
+    def _joined(self, numbers: dict[int, tuple[int, ...]]) -> None:
+        assert self._join_ref is not None
         self._move(ChannelState.JOINED)
-        self.attempts = 0
+        self._attempts = self._mismatches = 0
         self.last_error = None
         self.streaming = not self.config.changes
-        self._mismatches = 0
-        self._presence.expect_state()
+        self._delivery.begin(numbers)
         self._tell_joined()
-        self._settle_waiters()
-        self._tracking.rejoined()
-        self._track_due()
-        self._pushes.release()
+        self._subscribers.settle(streaming=self.streaming)
+        self._sender.joined(self._join_ref)
         self.reconcile()
 
     def _tell_joined(self) -> None:
-        as_user = self._told is not None
+        as_user = self._ledger.told is not None
         now = self._turn.now.wall
         if not as_user and self.config.changes:
             tables = tuple(f"{each.schema}.{each.table}" for each in self.config.changes)
-            self._turn.emit(events.JoinedAsAnon(at=now, topic=self.topic, tables=tables), channel=self.number)
+            self._tell(events.JoinedAsAnon(at=now, topic=self.topic, tables=tables))
         since, self._away_since = self._away_since, None
-        status: events.StatusEvent
         if since is None:
-            status = events.Subscribed(at=now, topic=self.topic, as_user=as_user)
+            self._tell(events.Subscribed(at=now, topic=self.topic, as_user=as_user))
         else:
-            status = events.Resumed(at=now, topic=self.topic, downtime=now - since, as_user=as_user)
-        self._turn.emit(status, channel=self.number)
-        self._continuity.rejoined(self.config)
+            self._tell(events.Resumed(at=now, topic=self.topic, downtime=now - since, as_user=as_user))
+        self._delivery.continuity.rejoined(self.config)
 
     # Being refused ------------------------------------------------------------------------------------------
 
     def _refused(self, error: BackbeatError) -> None:
         """The server said no, to the join or later: try again in the way that may help, or not at all."""
-        if error.code == REPLAY_FAILED.code and self._continuity.asked:
-            self._continuity.replay_refused()
+        if error.code == REPLAY_FAILED.code and self._delivery.continuity.asked:
+            self._delivery.continuity.replay_refused()
             self._interrupt(error, retry_in=0.0)
             self._begin()
         elif isinstance(error, TokenRefused) and self._may_refresh():
@@ -374,42 +323,38 @@ class Membership:
     def _may_refresh(self) -> bool:
         """Whether a new token may help: once, and only if the refused one came from a source to ask."""
         pause = self._turn.now.steady - self._refreshed_at
-        return pause >= REFRESH_PAUSE and self._keeper.asks and self._told is not None
+        return pause >= REFRESH_PAUSE and self._keeper.asks and self._ledger.told is not None
 
     def _suspect_clock(self, error: BackbeatError) -> None:
-        token = self._told
+        token = self._ledger.told
         if error.retry is Retry.REFRESH and token is not None and token.expires_at is not None:
             left = token.expires_at - self._turn.now.wall
             if left > 0:
                 self._turn.emit(events.ClockSkewSuspected(at=self._turn.now.wall, seconds_left=left))
 
     def _retry_later(self, error: BackbeatError) -> None:
-        self.attempts += 1
+        self._attempts += 1
         limited = error.retry is Retry.SLOW
         delay = self._turn.back_off(
-            self.attempts, at_least=self._turn.settings.limited_backoff if limited else 0.0
+            self._attempts, at_least=self._turn.settings.limited_backoff if limited else 0.0
         )
         self._interrupt(error, retry_in=delay)
         self._turn.start(Timer("rejoin", self.number), delay)
-        # Whoever cannot wait that long is told now.
-        self._fail_waiters(error, within=delay)
+        self._subscribers.fail(error, within=delay)
 
     def _deny(self, error: BackbeatError) -> None:
         self._note_absence(self._turn.now.wall)
         self._end_join()
         self.last_error = error
         self._move(ChannelState.DENIED)
-        self._turn.emit(
-            events.ChannelDenied(at=self._turn.now.wall, topic=self.topic, error=error), channel=self.number
-        )
-        self._fail_waiters(error)
-        self._drop_pushes(error)
+        self._tell(events.ChannelDenied(at=self._turn.now.wall, topic=self.topic, error=error))
+        self._subscribers.fail(error)
+        self._sender.drop(error)
 
     def _mismatched(self, error: BindingMismatch) -> None:
         """The server subscribed something else: leave, try once more, then give up."""
         self._mismatches += 1
         self._send_leave()
-        self._end_join()
         if self._mismatches == 1:
             self._retry_later(error)
         else:
@@ -420,31 +365,24 @@ class Membership:
         self._end_join()
         self.last_error = error
         self._move(ChannelState.ERRORED)
-        self._turn.emit(
-            events.Interrupted(at=self._turn.now.wall, topic=self.topic, error=error, retry_in=retry_in),
-            channel=self.number,
+        self._tell(
+            events.Interrupted(at=self._turn.now.wall, topic=self.topic, error=error, retry_in=retry_in)
         )
 
     def _note_absence(self, since: float) -> None:
         if self.state is ChannelState.JOINED and self._away_since is None:
             self._away_since = since
-            self._continuity.interrupted(since)
+            self._delivery.continuity.interrupted(since)
 
     def _end_join(self) -> None:
         """The join that was under way, or had been accepted, counts no more."""
         self._turn.stop(Timer("join", self.number))
         self._join_ref = None
-        self._telling = False
         self.streaming = False
-        self._numbers = {}
-        self._pushes.lose_sent(ConnectionLost("The channel was interrupted.", topic=self.topic))
+        self._sender.interrupted(ConnectionLost("The channel was interrupted.", topic=self.topic))
 
     def _asked_with(self) -> str:
-        """Say which token the server went by, for a hint."""
-        token = self._told
-        if token is None:
-            return "Asked with the API key alone: the join carried no user's token."
-        return f"Asked with the {token.describe(self._turn.now.wall)}."
+        return self._ledger.describe(self._turn.now.wall)
 
     # Leaving ------------------------------------------------------------------------------------------------
 
@@ -452,20 +390,16 @@ class Membership:
         """Leave; settle the ticket with whether the server acknowledged that."""
         self._leavers.append(ticket)
         self.wanted = False
-        dropped = PushDropped("The channel was left.", code="ChannelLeft", topic=self.topic)
-        self._fail_waiters(dropped)
-        self._forget_identity(dropped)
         self._away_since = None
-        if self.state is ChannelState.LEAVING:
-            return
-        if self._leave():
-            return
-        self._closed(acknowledged=False)
+        dropped = PushDropped("The channel was left.", code="ChannelLeft", topic=self.topic)
+        self._subscribers.close(dropped)
+        self._forget_identity(dropped)
+        if self.state is not ChannelState.LEAVING and not self._leave():
+            self._closed(acknowledged=False)
 
     def _leave(self) -> bool:
         """Send a leave, if the server knows of a join; tell whether an answer will come."""
         self._turn.stop(Timer("rejoin", self.number))
-        self._turn.stop(Timer("join", self.number))
         if self._join_ref is None or not self._link.is_open:
             return False
         self._leave_ref = self._send_leave()
@@ -477,140 +411,113 @@ class Membership:
     def _send_leave(self) -> str:
         return self._link.push(self._join_ref, self._wire_topic, Event.LEAVE, {})
 
-    def _left(self, *, acknowledged: bool) -> None:
-        """The server let go of the channel, or does not answer."""
+    def _left(self, *, acknowledged: bool, rejoin: bool = True) -> None:
+        """The server let go of the channel, or will not say so.
+
+        Args:
+            acknowledged: whether it said so.
+            rejoin: whether a channel that is wanted may join again now.
+        """
         self._turn.stop(Timer("leave", self.number))
         self._leave_ref = None
-        if self.wanted:
-            self._settle_leavers(acknowledged=acknowledged)
-            self._move(ChannelState.ERRORED)
-            self._roster.release(self)
-            self._begin()
-        else:
+        if not self.wanted:
             self._closed(acknowledged=acknowledged)
+            return
+        self._settle_leavers(acknowledged=acknowledged)
+        self._ledger.forget()
+        self._roster.release(self)
+        self._move(ChannelState.ERRORED)
+        if rejoin:
+            self._begin()
 
     def _closed(self, *, acknowledged: bool) -> None:
         self._end_join()
-        self._told = None
+        self._ledger.forget()
         self._roster.release(self)
         if self.state is not ChannelState.CLOSED:
             self._move(ChannelState.CLOSED)
-            self._turn.emit(
-                events.ChannelClosed(at=self._turn.now.wall, topic=self.topic, acknowledged=acknowledged),
-                channel=self.number,
+            self._tell(
+                events.ChannelClosed(at=self._turn.now.wall, topic=self.topic, acknowledged=acknowledged)
             )
         self._settle_leavers(acknowledged=acknowledged)
 
     def _settle_leavers(self, *, acknowledged: bool) -> None:
-        for ticket in self._leavers:
+        leavers, self._leavers = self._leavers, []
+        for ticket in leavers:
             self._turn.settle(ticket, acknowledged)
-        self._leavers.clear()
 
     def close(self, error: BackbeatError) -> None:
         """End at once, without a word to the server."""
         self.wanted = False
-        for name in ("join", "leave", "rejoin", "subscribe", "push"):
+        for name in ("join", "leave", "rejoin"):
             self._turn.stop(Timer(name, self.number))
-        self._fail_waiters(error)
+        self._subscribers.close(error)
         self._forget_identity(error)
         self._closed(acknowledged=False)
 
     def _forget_identity(self, error: BackbeatError) -> None:
         """Drop what was to be said, and what is known, in the name of whoever this was."""
-        self._drop_pushes(error)
-        self._presence.forget()
-        self._continuity.forget()
-
-    def _drop_pushes(self, error: BackbeatError) -> None:
-        self._pushes.drop(error)
-        for ticket in self._tracking.forget():
-            self._turn.fail(ticket, error)
+        self._sender.drop(error)
+        self._delivery.forget()
 
     # Tokens -------------------------------------------------------------------------------------------------
 
     def token_changed(self) -> None:
         """Another token is in use, or a question for one was answered."""
+        usable = self._keeper.usable
         if not self.wanted:
             return
-        usable = self._keeper.usable
         if self.state is ChannelState.DENIED:
-            if usable is not None and not _same(usable, self._told) and _may_differ(self.last_error):
+            changed = usable is not None and not same_token(usable, self._ledger.told)
+            if changed and isinstance(self.last_error, TokenRefused | Denied):
                 self._begin_anew()
-        elif self.state is ChannelState.ERRORED and isinstance(self.last_error, TokenUnavailable):
-            if usable is not None or self._lack() is None:
-                self._begin()
+        elif self.state is ChannelState.ERRORED:
+            if isinstance(self.last_error, TokenUnavailable) and usable is not None:
+                self._begin(asked=True)
         else:
             self.reconcile()
 
     def reconcile(self) -> None:
         """Let the server know the newest token; or leave, if the old one was another user's."""
-        held, token = self._told, self._keeper.current
-        if self._join_ref is not None and not self._written:
-            self._check_unwritten()
+        if self._join_ref is None:
             return
-        if self._join_ref is None or _same(held, token):
+        if not self._ledger.written:
+            # It will carry the newest token; if there is none by now, it may not go.
+            self._may_join_now()
             return
-        if token is not None and token.is_expired(self._turn.now.wall):
-            return
-        if token is None or (held is not None and not held.same_identity(token)):
-            if held is not None and self.config.guarded:
-                self._change_identity()
-            elif token is not None and token.is_jwt:
-                self._tell_token()
-        else:
-            self._tell_token()
+        verdict = self._ledger.compare(
+            self._keeper.current, guarded=self.config.guarded, now=self._turn.now.wall
+        )
+        if verdict is Verdict.LEAVE:
+            self._change_identity()
+        elif verdict is Verdict.TELL and self.state is ChannelState.JOINED:
+            # Not before the reply to the join: a server may not look at it until then.
+            join_ref = self._join_ref
+            self._link.send(lambda: self._compose_token(join_ref))
 
-    def _check_unwritten(self) -> None:
-        """A join that still waits to be written carries the newest token; if there is none, it may not go."""
-        if self._keeper.usable is None and (lack := self._lack()) is not None:
-            self._wait_for_token(lack)
-
-    def _tell_token(self) -> None:
-        """Push the newest token, behind the reply to the join: before it, servers may not look."""
-        if self.state is not ChannelState.JOINED or self._telling:
-            return
-        self._telling = True
-        join_ref = self._join_ref
-        self._link.send(lambda: self._compose_token(join_ref))
-
-    def _compose_token(self, join_ref: str | None) -> str | None:
+    def _compose_token(self, join_ref: str) -> str | None:
         token = self._keeper.usable
-        if self._join_ref != join_ref:
+        if self._join_ref != join_ref or token is None or same_token(token, self._ledger.told):
             return None
-        self._telling = False
-        if token is None or _same(token, self._told):
-            return None
-        self._told = token
-        payload = {"access_token": token.value}
+        self._ledger.wrote(token)
         ref = self._link.next_ref()
+        payload = {"access_token": token.value}
         return self._link.wire.push(join_ref, ref, self._wire_topic, Event.ACCESS_TOKEN, payload)
 
     def _change_identity(self) -> None:
-        """Leave at once, and come back as whoever is there now.
-
-        Servers ignore a token that is taken away: until it ended, they would go on sending what its user may
-        see. From here on, nothing is delivered until the new join is answered.
-        """
+        """Leave at once, and come back as whoever is there now; from here on, nothing is delivered."""
         error = TokenUnavailable(
             "Another user, or nobody, is signed in now.",
             code="IdentityChanged",
             hint="The channel is joined again as whoever is signed in.",
             topic=self.topic,
         )
-        self._forget_identity(error)
         if self.state is ChannelState.JOINED and self._away_since is None:
             self._away_since = self._turn.now.wall
-        leaving = self._leave()
-        self._told = None
+        self._forget_identity(error)
         self.last_error = error
-        self._turn.emit(
-            events.Interrupted(at=self._turn.now.wall, topic=self.topic, error=error, retry_in=0.0),
-            channel=self.number,
-        )
-        if not leaving:
-            self._end_join()
-            self._move(ChannelState.ERRORED)
-            self._begin()
+        self._leave()
+        self._tell(events.Interrupted(at=self._turn.now.wall, topic=self.topic, error=error, retry_in=0.0))
 
     # The connection -----------------------------------------------------------------------------------------
 
@@ -632,80 +539,42 @@ class Membership:
             since: when it was last known to be there, in seconds since the epoch.
         """
         if self.state is ChannelState.LEAVING:
-            self._turn.stop(Timer("leave", self.number))
-            if self.wanted:
-                self._leave_ref = None
-                self._settle_leavers(acknowledged=False)
-                self._roster.release(self)
-                self._move(ChannelState.ERRORED)
-            else:
-                self._closed(acknowledged=False)
-        elif self.state is ChannelState.JOINED or self._join_ref is not None:
+            self._left(acknowledged=False, rejoin=False)
+        elif self._join_ref is not None:
             self._note_absence(since)
             self._interrupt(error, retry_in=None)
 
     def link_failed(self, error: BackbeatError) -> None:
         """The connection will not come back by itself."""
+        if self.state is ChannelState.LEAVING:
+            self._left(acknowledged=False, rejoin=False)
         if self.wanted and self.state is not ChannelState.DENIED:
-            if self.state is ChannelState.LEAVING:
-                self._left(acknowledged=False)
             self._deny(error)
-        elif self.state is ChannelState.LEAVING:
-            self._closed(acknowledged=False)
 
     # Timers -------------------------------------------------------------------------------------------------
 
     def fired(self, name: str) -> None:
         """Handle one of the channel's timers."""
-        if name == "join" and self.state is ChannelState.JOINING and self._join_ref is not None:
+        if name == "join" and self._join_ref is not None:
             self._send_leave()
-            self._retry_later(
-                NoReply(
-                    f"The join of {self.topic!r} was not answered within "
-                    f"{self._turn.settings.join_timeout:g} s.",
-                    hint="Supabase's server answers a refused join after 5 s: wait longer than that."
-                    if self._turn.settings.join_timeout < 7
-                    else "",
-                    topic=self.topic,
-                )
-            )
+            self._retry_later(self._no_reply())
         elif name == "leave" and self.state is ChannelState.LEAVING:
             self._left(acknowledged=False)
         elif name == "rejoin" and self.state is ChannelState.ERRORED:
             self._begin()
         elif name == "subscribe":
-            self._expire_waiters()
-        elif name == "push":
-            self._pushes.expire()
-        elif name == "presence":
-            self._track_due()
-        elif name == "track":
-            self._track_late()
+            self._subscribers.expire(self._why_not_ready())
+        else:
+            self._sender.fired(name)
 
-    # Those who wait for the subscription --------------------------------------------------------------------
-
-    def _settle_waiters(self) -> None:
-        waiting, self._waiters = self._waiters, []
-        for waiter in waiting:
-            if waiter.ready == "joined" or self.streaming:
-                self._turn.settle(waiter.ticket)
-            else:
-                self._waiters.append(waiter)
-
-    def _fail_waiters(self, error: BackbeatError, *, within: float = math.inf) -> None:
-        """Give up on behalf of those whose time ends before a moment that lies so many seconds ahead."""
-        limit = self._turn.now.steady + within
-        waiting, self._waiters = self._waiters, []
-        for waiter in waiting:
-            if waiter.deadline <= limit:
-                self._turn.fail(waiter.ticket, error)
-            else:
-                self._waiters.append(waiter)
-
-    def _expire_waiters(self) -> None:
-        self._armed = math.inf
-        self._fail_waiters(self._why_not_ready(), within=0.0)
-        self._arm(min((waiter.deadline for waiter in self._waiters), default=math.inf))
+    def _no_reply(self) -> NoReply:
+        timeout = self._turn.settings.join_timeout
+        hint = ""
+        if timeout < SHORT_TIMEOUT:
+            hint = "Supabase's server answers a refused join after 5 s: wait longer than that."
+        return NoReply(
+            f"The join of {self.topic!r} was not answered within {timeout:g} s.", hint=hint, topic=self.topic
+        )
 
     def _why_not_ready(self) -> BackbeatError:
         if self.state is ChannelState.JOINED:
@@ -723,141 +592,65 @@ class Membership:
             return NoReply("The token source has not answered yet.", topic=self.topic)
         return NoReply(f"The join of {self.topic!r} was not answered in time.", topic=self.topic)
 
-    def _arm(self, deadline: float) -> None:
-        if deadline < self._armed:
-            self._armed = deadline
-            self._turn.start(Timer("subscribe", self.number), deadline - self._turn.now.steady)
-
     # Sending ------------------------------------------------------------------------------------------------
 
     def broadcast(self, command: Broadcast) -> None:
         """Send a broadcast; settle the ticket when it is sent, or answered if the channel wants that."""
-        hint = ""
-        if self.config.private:
-            hint = (
-                "Supabase's server is silent when no INSERT policy on realtime.messages is true for this "
-                "topic and role."
-            )
-        push = Push(
-            f"broadcast {command.event!r}",
-            [command.ticket],
-            self._turn.now.steady + command.timeout,
-            lambda: self._send_broadcast(command),
-            wants_reply=self.config.ack and command.wait,
-            hint=hint,
-        )
-        self._push(push, hold=command.hold)
-
-    def _send_broadcast(self, command: Broadcast) -> str:
-        ref, join_ref = self._link.next_ref(), self._join_ref
-        assert join_ref is not None
-        frame = self._link.wire.broadcast(
-            join_ref, ref, self._wire_topic, command.event, command.payload, is_json=command.is_json
-        )
-        self._link.send(lambda: frame, size=len(frame))
-        return ref
-
-    def _push(self, push: Push, *, hold: bool = True) -> None:
-        if not self.wanted:
-            self._pushes.refuse(push, self._not_subscribed(push.name))
-        elif self.state is ChannelState.JOINED:
-            self._pushes.send(push)
-        elif self.state is ChannelState.DENIED and self.last_error is not None:
-            self._pushes.refuse(push, self.last_error)
-        elif hold:
-            self._pushes.hold(push)
+        if (error := self._why_no_push(command.event)) is not None:
+            self._turn.fail(command.ticket, error)
         else:
-            error = self.last_error or NotSubscribed(
-                f"The channel {self.topic!r} is not joined yet.", topic=self.topic
-            )
-            self._pushes.refuse(push, error)
-
-    def _not_subscribed(self, name: str) -> NotSubscribed:
-        return NotSubscribed(
-            f"tried to push '{name}' to '{self.topic}' before joining.",
-            hint="Use channel.subscribe() before pushing events",
-            topic=self.topic,
-        )
+            self._sender.broadcast(command, self.config)
 
     def track(self, command: Track) -> None:
         """Track a presence, or untrack it; settle the ticket when the server answered."""
+        if (error := self._why_no_push(Event.PRESENCE)) is not None:
+            self._turn.fail(command.ticket, error)
+        else:
+            self._sender.track(command)
+
+    def _why_no_push(self, name: str) -> BackbeatError | None:
         if not self.wanted:
-            self._turn.fail(command.ticket, self._not_subscribed("presence"))
-            return
-        if self.state is ChannelState.DENIED and self.last_error is not None:
-            self._turn.fail(command.ticket, self.last_error)
-            return
-        self._tracking.call(command.payload, command.ticket, command.timeout)
-        self._track_due()
-
-    def _track_due(self) -> None:
-        if self.state is not ChannelState.JOINED:
-            return
-        call = self._tracking.due()
-        if call is None:
-            return
-        payload: dict[str, Any] = {"type": "presence", "event": "untrack"}
-        if call.payload is not None:
-            payload |= {"event": "track", "payload": call.payload}
-        soonest = self._turn.now.steady + self._turn.settings.push_timeout
-        push = Push(
-            payload["event"],
-            list(call.waiting),
-            min(call.waiting.values(), default=soonest),
-            lambda: self._link.push(self._join_ref, self._wire_topic, Event.PRESENCE, payload),
-            wants_reply=True,
-        )
-        self._pushes.send(push)
-
-    def _track_late(self) -> None:
-        why = "the channel is not joined" if self.state is not ChannelState.JOINED else "it was its turn"
-        error = NoReply(
-            f"The presence could not be sent before {why}.",
-            hint="Servers allow few presence calls; it is sent as soon as it may be.",
-            topic=self.topic,
-        )
-        for ticket in self._tracking.late():
-            self._turn.fail(ticket, error)
+            return NotSubscribed(
+                f"tried to push '{name}' to '{self.topic}' before joining.",
+                hint="Use channel.subscribe() before pushing events",
+                topic=self.topic,
+            )
+        return self.last_error if self.state is ChannelState.DENIED else None
 
     # Receiving ----------------------------------------------------------------------------------------------
 
     def receive(self, message: Message | UserBroadcast) -> None:
-        """Handle a message for this topic.
+        """Handle a message for this topic; what belongs to a join that counts no more is dropped.
 
         Raises:
             ProtocolError: it makes no sense.
         """
         if isinstance(message, UserBroadcast):
-            self._receive_user_broadcast(message)
+            if self.state is ChannelState.JOINED:
+                self._delivery.receive(message, self.config)
         elif message.event == Event.REPLY:
             self._receive_reply(message)
         elif message.join_ref is not None and message.join_ref != self._join_ref:
-            pass  # It belongs to a join that counts no more.
+            return
         elif message.event in (Event.CLOSE, Event.ERROR):
             self._receive_end(message)
         elif self.state is ChannelState.JOINED:
-            self._receive_event(message)
+            if message.event == Event.SYSTEM:
+                self._receive_system(message)
+            else:
+                self._delivery.receive(message, self.config)
 
     def _receive_reply(self, message: Message) -> None:
-        try:
-            reply = msgspec.json.decode(message.payload, type=_Reply)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ProtocolError("The payload is not a reply.") from error
-        ref = message.ref
+        reply, ref = read_reply(message.payload), message.ref
         if ref is None:
             return
-        if self.state is ChannelState.LEAVING:
-            if ref == self._leave_ref:
-                self._left(acknowledged=reply.status == "ok")
+        if ref == self._leave_ref:
+            self._left(acknowledged=reply.ok)
         elif ref == self._join_ref:
             if self.state is ChannelState.JOINING:
                 self._join_replied(reply)
-        elif (push := self._pushes.replied(ref)) is not None:
-            if reply.status == "ok":
-                self._pushes.settle(push, reply.response)
-            else:
-                text = _reason(reply.response)
-                self._pushes.refuse(push, reply_refusal(text, topic=self.topic, context=self._asked_with()))
+        else:
+            self._sender.replied(ref, reply, context=self._asked_with())
 
     def _receive_end(self, message: Message) -> None:
         """The server ended the channel, or it broke."""
@@ -873,123 +666,29 @@ class Membership:
             error = ConnectionLost("The server closed the channel.", code="ChannelClosed", topic=self.topic)
         self._refused(error)
 
-    def _receive_event(self, message: Message) -> None:
-        now = self._turn.now.wall
-        if message.event == Event.BROADCAST:
-            self._receive_broadcast(json_object(message.payload))
-        elif message.event == Event.POSTGRES_CHANGES:
-            self._receive_change(message)
-        elif message.event == Event.PRESENCE_STATE:
-            self._emit_all(self._presence.take_state(message.payload, now))
-        elif message.event == Event.PRESENCE_DIFF:
-            if self.config.presence:
-                self._emit_all(self._presence.take_diff(message.payload, now))
-        elif message.event == Event.SYSTEM:
-            self._receive_system(message)
-
-    def _emit_all(self, found: list[events.PresenceEvent]) -> None:
-        for event in found:
-            self._turn.emit(event, channel=self.number)
-
-    def _receive_broadcast(self, payload: dict[str, Any]) -> None:
-        event, meta = payload.get("event"), payload.get("meta")
-        if not isinstance(event, str):
-            raise ProtocolError("A broadcast names its event.")
-        self._deliver(event, payload.get("payload"), meta if isinstance(meta, dict) else {})
-
-    def _receive_user_broadcast(self, message: UserBroadcast) -> None:
-        if self.state is not ChannelState.JOINED:
-            return
-        payload = msgspec.json.decode(message.payload) if message.is_json else message.payload
-        meta = json_object(message.metadata) if message.metadata else {}
-        self._deliver(message.user_event, payload, meta)
-
-    def _deliver(self, event: str, payload: object, meta: dict[str, Any]) -> None:
-        if self._continuity.is_new(meta):
-            self._turn.emit(
-                events.BroadcastEvent(
-                    at=self._turn.now.wall, topic=self.topic, event=event, payload=payload, meta=meta
-                ),
-                channel=self.number,
-            )
-
-    def _receive_change(self, message: Message) -> None:
-        numbers, change = read_change(message.payload, topic=self.topic, at=self._turn.now.wall)
-        bindings = tuple(
-            sorted(
-                {
-                    index
-                    for number in numbers
-                    for index in self._numbers.get(number, ())
-                    if self.config.changes[index].event in ("*", change.type)
-                }
-            )
-        )
-        if bindings:
-            self._turn.emit(change, channel=self.number, bindings=bindings)
-
     def _receive_system(self, message: Message) -> None:
-        try:
-            system = msgspec.json.decode(message.payload, type=_System)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ProtocolError("The payload is not a system message.") from error
+        system = read_system(message.payload)
         refusal = None
         if system.status == "error":
             refusal = system_refusal(system.message, topic=self.topic, context=self._asked_with())
-        self._turn.emit(
-            events.SystemEvent(
-                at=self._turn.now.wall,
-                topic=self.topic,
-                extension=system.extension,
-                status=system.status,
-                message=system.message,
-                error=refusal,
-            ),
-            channel=self.number,
-        )
+        self._delivery.system(system, refusal)
         if system.extension != Event.POSTGRES_CHANGES:
-            if refusal is not None:
-                self._farewell = refusal, self._turn.now.steady
+            self._farewell = None if refusal is None else (refusal, self._turn.now.steady)
         elif refusal is None:
-            self._changes_stream()
+            self.streaming = True
+            self._delivery.continuity.streaming(self.config)
+            self._subscribers.settle(streaming=True)
         else:
-            self._changes_stopped(refusal)
+            self.streaming = False
+            self._delivery.continuity.changes_stopped()
+            if refusal.retry is Retry.NEVER:
+                # The channel stays; but what the server does not try again need not be waited for.
+                self._subscribers.fail(refusal)
 
-    def _changes_stream(self) -> None:
-        self.streaming = True
-        self._continuity.streaming(self.config)
-        self._settle_waiters()
-
-    def _changes_stopped(self, refusal: Refusal) -> None:
-        """Row changes do not arrive; the channel stays. What the server tries again may be waited for."""
-        self.streaming = False
-        self._continuity.changes_stopped()
-        if refusal.retry is Retry.NEVER:
-            self._fail_waiters(refusal)
-
-    # States -------------------------------------------------------------------------------------------------
+    def _tell(self, event: events.ChannelEvent) -> None:
+        self._turn.emit(event, channel=self.number)
 
     def _move(self, state: ChannelState) -> None:
-        if state is self.state:
-            return
-        assert state in MOVES[self.state], (self.topic, self.state, state)
-        self.state = state
-
-
-def _same(one: ResolvedToken | None, other: ResolvedToken | None) -> bool:
-    return (one and one.value) == (other and other.value)
-
-
-def _may_differ(error: BackbeatError | None) -> bool:
-    """Whether another token may change what the server said."""
-    return isinstance(error, TokenRefused | Denied | TokenUnavailable)
-
-
-def _reason(response: object) -> str:
-    """The text of an error reply, whatever form it has."""
-    if isinstance(response, dict):
-        reason = response.get("reason")
-        if isinstance(reason, str):
-            return reason
-        return ", ".join(str(value) for value in response.values()) or "error"
-    return response if isinstance(response, str) and response else "error"
+        if state is not self.state:
+            assert state in MOVES[self.state], (self.topic, self.state, state)
+            self.state = state

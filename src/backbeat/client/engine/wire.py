@@ -13,7 +13,7 @@ from backbeat.protocol.messages import Event
 if TYPE_CHECKING:
     from backbeat.protocol.messages import Message, UserBroadcast
 
-__all__ = ["Wire", "json_object"]
+__all__ = ["Wire", "json_object", "json_value"]
 
 
 class Wire:
@@ -68,16 +68,25 @@ class Wire:
         return self._serializer.encode_push(join_ref, ref, topic, event, payload).decode()
 
 
+def json_value(text: bytes) -> Any:
+    """Read a payload.
+
+    Raises:
+        ProtocolError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError("The payload is not JSON.") from error
+
+
 def json_object(text: bytes) -> dict[str, Any]:
     """Read a payload that has to be an object.
 
     Raises:
         ProtocolError: it is something else.
     """
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError("The payload is not JSON.") from error
+    value = json_value(text)
     if not isinstance(value, dict):
         raise ProtocolError("The payload is not an object.")
     return value
