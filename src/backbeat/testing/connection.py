@@ -84,14 +84,17 @@ class MemoryConnection:
         except ProtocolError:
             self._server.bad_frames += 1
             return
-        if self._server.note(self, message):
-            return
+        if not self._server.note(self, message):
+            self.handle(message)
+
+    def handle(self, message: Incoming) -> None:
+        """Answer a message, and do what it says."""
         if message.topic == PHOENIX:
             self.reply(message)
         elif message.event == Event.JOIN:
             self._join(message)
         elif (channel := self.channels.get(message.topic.removeprefix(TOPIC_PREFIX))) is not None:
-            self._handle(channel, message)
+            self._for_channel(channel, message)
         elif message.event == Event.LEAVE:
             self.reply(message)
         else:
@@ -120,7 +123,7 @@ class MemoryConnection:
         if changes and self._server.streams:
             self.system(topic, "Subscribed to PostgreSQL", extension=Event.POSTGRES_CHANGES)
 
-    def _handle(self, channel: MemoryChannel, message: Incoming) -> None:
+    def _for_channel(self, channel: MemoryChannel, message: Incoming) -> None:
         if message.event == Event.LEAVE:
             self.reply(message)
             self.send(channel.topic, Event.CLOSE, {}, join_ref=channel.join_ref, ref=channel.join_ref)

@@ -52,8 +52,8 @@ class Received:
 class MemoryServer:
     """A realtime server in memory; give it to a client as `transport`.
 
-    What it does wrong is set with `refuse_upgrades`, `hang_upgrades`, `refuse_join` and `ignore`, and done
-    with `cut`, `close`, `raw`, and the methods of its `connections`.
+    What it does wrong is set with `refuse_upgrades`, `hang_upgrades`, `refuse_join`, `ignore` and `hold`, and
+    done with `cut`, `close`, `raw`, and the methods of its `connections`.
 
     Attributes:
         connections: those that are open, the newest last.
@@ -79,6 +79,8 @@ class MemoryServer:
         self._unreachable = False
         self._refusals: dict[str, tuple[str, float]] = {}
         self._ignored: dict[str, float] = {}
+        self._holding: set[str] = set()
+        self._held: list[tuple[MemoryConnection, Incoming]] = []
         self._presence_refs = 0
 
     # Opening ------------------------------------------------------------------------------------------------
@@ -168,6 +170,18 @@ class MemoryServer:
         """
         self._ignored[event] = times
 
+    def hold(self, event: str) -> None:
+        """Keep messages of an event, neither answered nor obeyed, until `release`."""
+        self._holding.add(event)
+
+    def release(self) -> None:
+        """Handle the messages that were kept, in order; those of connections that are gone are lost."""
+        self._holding.clear()
+        held, self._held = self._held, []
+        for connection, message in held:
+            if connection in self.connections:
+                connection.handle(message)
+
     def cut(self) -> None:
         """Break every connection, without a goodbye."""
         self.close(1006)
@@ -183,8 +197,11 @@ class MemoryServer:
             connection.raw(frame)
 
     def note(self, connection: MemoryConnection, message: Incoming) -> bool:
-        """Remember a message; tell whether it is to be ignored."""
+        """Remember a message; tell whether it is not to be handled now."""
         self.received.append(Received(connection.number, message))
+        if message.event in self._holding:
+            self._held.append((connection, message))
+            return True
         times = self._ignored.get(message.event, 0)
         self._ignored[message.event] = times - 1
         return times > 0
