@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
@@ -209,7 +209,7 @@ class Channel:
 
     # Listening ----------------------------------------------------------------------------------------------
 
-    def on_broadcast(self, event: str = ANY, handler: H | None = None) -> Any:
+    def on_broadcast(self, event: str = ANY, handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each `BroadcastEvent`; without a handler, use it as a decorator.
 
         Args:
@@ -221,11 +221,11 @@ class Channel:
     def on_change(
         self,
         table: str = ANY,
-        handler: H | None = None,
+        handler: Handler | None = None,
         *,
         model: type[Any] | None = None,
         **options: Unpack[ChangeOptions],
-    ) -> Any:
+    ) -> Callable[[H], H]:
         """Call a handler with each `Insert`, `Update` and `Delete`; without a handler, use it as a decorator.
 
         Args:
@@ -239,7 +239,7 @@ class Channel:
         """
         return self._on(handler, Change(table, model=model, **options))
 
-    def on_presence(self, handler: H | None = None) -> Any:
+    def on_presence(self, handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each `PresenceSync`, `PresenceJoin`, `PresenceLeave` and `PresenceUpdate`.
 
         Raises:
@@ -247,11 +247,11 @@ class Channel:
         """
         return self._on(handler, Presence())
 
-    def on_system(self, handler: H | None = None) -> Any:
+    def on_system(self, handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each `SystemEvent`."""
         return self._on(handler, SystemEvent)
 
-    def on_status(self, handler: H | None = None) -> Any:
+    def on_status(self, handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each `StatusEvent` and each `Gap`."""
         return self._on(handler, StatusEvent, Gap)
 
@@ -304,14 +304,8 @@ class Channel:
         """Row changes as an async iterator; its arguments are those of `on_change` and `events`."""
         return self.events(Change(table, model=model, **options), maxsize=maxsize)
 
-    def _on(self, handler: H | None, *selectors: Selector) -> Any:
-        wish = self._wish(*selectors)
-
-        def register(handler: H) -> H:
-            self._consumers.handle(wish, handler)
-            return handler
-
-        return register if handler is None else register(handler)
+    def _on(self, handler: Handler | None, *selectors: Selector) -> Callable[[H], H]:
+        return self._consumers.register(self._wish(*selectors), handler)
 
     def _wish(self, *selectors: Selector) -> Wish:
         wish = Wish(*selectors)

@@ -397,20 +397,14 @@ class RealtimeClient:
 
     # Listening ----------------------------------------------------------------------------------------------
 
-    def on(self, *kinds: type[Event], handler: H | None = None) -> Any:
+    def on(self, *kinds: type[Event], handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each event of some kinds, of the client and of all channels.
 
         Args:
             kinds: types from `backbeat.client.events`; nothing stands for all.
             handler: a function, sync or async; without one, use this as a decorator.
         """
-        wish = Wish(*kinds)
-
-        def register(handler: H) -> H:
-            self._consumers.handle(wish, handler)
-            return handler
-
-        return register if handler is None else register(handler)
+        return self._consumers.register(Wish(*kinds), handler)
 
     def off(self, handler: Handler) -> None:
         """Call a handler no more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from backbeat.client.dispatcher import Dispatcher, Handler
 from backbeat.client.selectors import Wish
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Consumers"]
 
 log = logging.getLogger("backbeat.client")
+
+H = TypeVar("H", bound=Handler)
 
 MAXSIZE: Final = 1000
 """Events a stream keeps, unless it is told otherwise."""
@@ -63,9 +65,16 @@ class Consumers:
         """What is wanted."""
         return [*(wish for wish, _ in self._handlers), *self._streams.values()]
 
-    def handle(self, wish: Wish, handler: Handler) -> None:
-        """Call a handler for what it wants."""
-        self._handlers.append((wish, handler))
+    def register(self, wish: Wish, handler: Handler | None) -> Callable[[H], H]:
+        """Call a handler for what it wants; or give a decorator that says which one."""
+
+        def decorate(handler: H) -> H:
+            self._handlers.append((wish, handler))
+            return handler
+
+        if handler is not None:
+            decorate(handler)
+        return decorate
 
     def off(self, handler: Handler) -> None:
         """Call a handler no more."""

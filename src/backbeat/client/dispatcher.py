@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ __all__ = ["Dispatcher", "Handler"]
 
 log = logging.getLogger("backbeat.client")
 
-Handler: TypeAlias = Callable[[Any], "Awaitable[None] | None"]
-"""A function, sync or async, that takes an event."""
+Handler: TypeAlias = Callable[[Any], object]
+"""A function, sync or async, that takes an event; what it returns means nothing."""
 
 MAX_WAITING: Final = 1000
 """Events that may wait for handlers."""

@@ -271,6 +271,8 @@ class _Connection:
                     if (frame := effect.compose()) is not None:
                         self._driver.frames_sent += 1
                         await socket.send(frame)
+                        if effect.receipt is not None:
+                            self._driver.tell(inputs.FrameWritten(self._number, *effect.receipt))
                 self.room.set()
                 self._something.clear()
                 await self._something.wait()

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.unit.client.world import World, jwt
 
 from backbeat.client import events
@@ -90,6 +90,13 @@ class Law(RuleBasedStateMachine):
     def mint(self, user: str, lives: float) -> str:
         """A token that is good from now on."""
         return jwt(user, lives=lives, now=self.world.wall)
+
+    @initialize()
+    def begin(self) -> None:
+        """A channel of each kind, joined by somebody."""
+        for topic, kind in zip(TOPICS, KINDS, strict=True):
+            self.subscribe(topic, kind)
+        self.answer(USERS[0], 3600.0)
 
     # The user -----------------------------------------------------------------------------------------------
 

@@ -289,3 +289,5 @@ class World:
         if frame is not None:
             self.sent.append(frame)
             connection.receive(frame)
+            if effect.receipt is not None:
+                self.tell(inputs.FrameWritten(effect.connection, *effect.receipt))

@@ -67,11 +67,13 @@ class Send:
         compose: returns the text or the bytes of the frame. To be called when the frame is written, not
             earlier: it carries the newest token then. None stands for a frame that is no longer needed.
         size: how large the frame is, about, where that matters.
+        receipt: whether to answer with `FrameWritten` once the frame is written: the channel, and the ref.
     """
 
     connection: int
     compose: Callable[[], str | bytes | None]
     size: int = 0
+    receipt: tuple[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class Engine:
             inputs.SocketFailed: self._socket_failed,
             inputs.SocketClosed: self._socket_closed,
             inputs.FrameReceived: self._frame,
+            inputs.FrameWritten: self._written,
             inputs.TimerFired: self._fired,
             inputs.TokenResolved: self._token_resolved,
             inputs.TokenFailed: self._token_failed,
@@ -143,6 +144,11 @@ class Engine:
             self._turn.emit(
                 events.BadFrame(at=self._turn.now.wall, reason=error.message, size=len(given.data))
             )
+
+    def _written(self, given: inputs.FrameWritten) -> None:
+        membership = self.channels.get(given.channel)
+        if given.connection == self.link.connection and membership is not None:
+            membership.written(given.ref)
 
     def _read(self, data: str | bytes) -> None:
         message = self._wire.read(data)

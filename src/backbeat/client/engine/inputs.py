@@ -19,6 +19,7 @@ __all__ = [
     "Connect",
     "Disconnect",
     "FrameReceived",
+    "FrameWritten",
     "Input",
     "Ping",
     "RemoveChannel",
@@ -89,6 +90,20 @@ class FrameReceived:
 
     connection: int
     data: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FrameWritten:
+    """A frame that was to be acknowledged is written: the other side may have it.
+
+    Attributes:
+        channel: the channel it is of.
+        ref: its ref.
+    """
+
+    connection: int
+    channel: int
+    ref: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +278,7 @@ Input: TypeAlias = (
     | SocketFailed
     | SocketClosed
     | FrameReceived
+    | FrameWritten
     | TimerFired
     | TokenResolved
     | TokenFailed

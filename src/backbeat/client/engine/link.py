@@ -292,9 +292,15 @@ class Link:
         self._refs = self._refs + 1 if self._refs < 2**53 else 1
         return str(self._refs)
 
-    def send(self, compose: Callable[[], str | bytes | None], *, size: int = 0) -> None:
+    def send(
+        self,
+        compose: Callable[[], str | bytes | None],
+        *,
+        size: int = 0,
+        receipt: tuple[int, str] | None = None,
+    ) -> None:
         """Have a frame written that is composed then."""
-        self._turn.do(Send(self.connection, compose, size))
+        self._turn.do(Send(self.connection, compose, size, receipt))
 
     def push(self, join_ref: str | None, topic: str, event: str, payload: Any) -> str:
         """Have a push written.

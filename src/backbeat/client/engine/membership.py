@@ -617,6 +617,10 @@ class Membership:
             )
         return self.last_error if self.state is ChannelState.DENIED else None
 
+    def written(self, ref: str) -> None:
+        """A push that wants no reply is on the wire."""
+        self._sender.written(ref)
+
     # Receiving ----------------------------------------------------------------------------------------------
 
     def receive(self, message: Message | UserBroadcast) -> None:

@@ -32,7 +32,7 @@ class Push:
         tickets: who waits for it.
         deadline: when waiting ends, by the steady clock.
         send: sends it and returns its ref.
-        wants_reply: whether a reply settles it; else being sent does.
+        wants_reply: whether a reply settles it; else being written does.
         hint: what to do if no reply comes.
     """
 
@@ -86,11 +86,8 @@ class Pushes:
         except ProtocolError as error:
             self._fail(push, error)
             return
-        if push.wants_reply:
-            self._sent[ref] = push
-            self._arm(push.deadline)
-        else:
-            self.settle(push)
+        self._sent[ref] = push
+        self._arm(push.deadline)
 
     def release(self) -> None:
         """Send what waited."""
@@ -98,14 +95,21 @@ class Pushes:
         for push in held:
             self.send(push)
 
+    def written(self, ref: str) -> None:
+        """A push is written; one that wants no reply is done."""
+        push = self._sent.get(ref)
+        if push is not None and not push.wants_reply:
+            del self._sent[ref]
+            self.settle(push)
+
     def replied(self, ref: str | None) -> Push | None:
         """The push that a reply is for, which waits no more."""
         return None if ref is None else self._sent.pop(ref, None)
 
-    def settle(self, push: Push, value: object = None) -> None:
+    def settle(self, push: Push) -> None:
         """End the wait for a push."""
         for ticket in push.tickets:
-            self._turn.settle(ticket, value)
+            self._turn.settle(ticket)
 
     def refuse(self, push: Push, error: BackbeatError) -> None:
         """End the wait for a push with an error."""

@@ -34,6 +34,7 @@ class Sender:
     def __init__(self, turn: Turn, link: Link, channel: int, topic: str) -> None:
         self._turn = turn
         self._link = link
+        self._channel = channel
         self._topic = topic
         self._wire_topic = TOPIC_PREFIX + topic
         self._join_ref: str | None = None
@@ -52,12 +53,13 @@ class Sender:
                 "Supabase's server is silent when no INSERT policy on realtime.messages is true for this "
                 "topic and role."
             )
+        wants_reply = config.ack and command.wait
         push = Push(
             f"broadcast {command.event!r}",
             [command.ticket],
             self._turn.now.steady + command.timeout,
-            lambda: self._write_broadcast(command),
-            wants_reply=config.ack and command.wait,
+            lambda: self._write_broadcast(command, wants_reply=wants_reply),
+            wants_reply=wants_reply,
             hint=hint,
         )
         if self._join_ref is not None:
@@ -68,13 +70,14 @@ class Sender:
             error = NotSubscribed(f"The channel {self._topic!r} is not joined yet.", topic=self._topic)
             self._pushes.refuse(push, error)
 
-    def _write_broadcast(self, command: Broadcast) -> str:
+    def _write_broadcast(self, command: Broadcast, *, wants_reply: bool) -> str:
         assert self._join_ref is not None
         ref = self._link.next_ref()
         frame = self._link.wire.broadcast(
             self._join_ref, ref, self._wire_topic, command.event, command.payload, is_json=command.is_json
         )
-        self._link.send(lambda: frame, size=len(frame))
+        receipt = None if wants_reply else (self._channel, ref)
+        self._link.send(lambda: frame, size=len(frame), receipt=receipt)
         return ref
 
     def track(self, command: Track) -> None:
@@ -136,6 +139,10 @@ class Sender:
             self._pushes.settle(push)
         else:
             self._pushes.refuse(push, reply_refusal(reply.reason, topic=self._topic, context=context))
+
+    def written(self, ref: str) -> None:
+        """A push that wants no reply is on the wire."""
+        self._pushes.written(ref)
 
     def fired(self, name: str) -> None:
         """Handle one of this sender's timers."""
