@@ -126,33 +126,33 @@ class Channel:
 
     # Listening ----------------------------------------------------------------------------------------------
 
-    def on_broadcast(self, event: str = ANY, handler: H | None = None) -> Any:
+    def on_broadcast(self, event: str = ANY, handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each `BroadcastEvent`; without a handler, use it as a decorator."""
         return self._on(handler, partial(self.inner.on_broadcast, event))
 
     def on_change(
         self,
         table: str = ANY,
-        handler: H | None = None,
+        handler: Handler | None = None,
         *,
         model: type[Any] | None = None,
         **options: Unpack[ChangeOptions],
-    ) -> Any:
+    ) -> Callable[[H], H]:
         """Call a handler with each `Insert`, `Update` and `Delete`; without a handler, use it as a decorator.
 
         `model` is the type of `new`; `options` are those of `Change`.
         """
         return self._on(handler, partial(self.inner.on_change, table, model=model, **options))
 
-    def on_presence(self, handler: H | None = None) -> Any:
+    def on_presence(self, handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each `PresenceSync`, `PresenceJoin`, `PresenceLeave` and `PresenceUpdate`."""
         return self._on(handler, self.inner.on_presence)
 
-    def on_system(self, handler: H | None = None) -> Any:
+    def on_system(self, handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each `SystemEvent`."""
         return self._on(handler, self.inner.on_system)
 
-    def on_status(self, handler: H | None = None) -> Any:
+    def on_status(self, handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each `StatusEvent` and each `Gap`."""
         return self._on(handler, self.inner.on_status)
 
@@ -220,7 +220,7 @@ class Channel:
         inner: Any = self._io.run(partial(self.inner.changes, table, model=model, maxsize=maxsize, **options))
         return EventStream(self._io, inner, timeout=timeout)
 
-    def _on(self, handler: H | None, listen: Callable[[], Any]) -> Any:
+    def _on(self, handler: Handler | None, listen: Callable[[], Any]) -> Callable[[H], H]:
         return self.client.listen(self._io.run(listen), handler)
 
     def settled(self) -> None:

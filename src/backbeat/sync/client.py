@@ -283,7 +283,7 @@ class RealtimeClient:
 
     # Listening ----------------------------------------------------------------------------------------------
 
-    def on(self, *kinds: type[Event], handler: H | None = None) -> Any:
+    def on(self, *kinds: type[Event], handler: Handler | None = None) -> Callable[[H], H]:
         """Call a handler with each event of some kinds, of the client and of all channels."""
         return self.listen(self.io.run(self._inner.on, *kinds), handler)
 
@@ -309,14 +309,16 @@ class RealtimeClient:
         inner = self.io.run(self._inner.events, *kinds, maxsize=maxsize, overflow=overflow)
         return EventStream(self.io, inner, timeout=timeout)
 
-    def listen(self, register: Callable[[Callback], object], handler: H | None) -> Any:
-        """Register a handler, or return what registers one; called by channels."""
+    def listen(self, register: Callable[[Callback], object], handler: Handler | None) -> Callable[[H], H]:
+        """Register a handler, and return what registers others; called by channels."""
 
         def add(handler: H) -> H:
             self.io.run(register, self.callback(handler))
             return handler
 
-        return add if handler is None else add(handler)
+        if handler is not None:
+            add(handler)
+        return add
 
     def callback(self, handler: Handler) -> Callback:
         """A handler as the asyncio client calls it; called by channels."""
