@@ -168,7 +168,7 @@ async def test_processes_that_share_a_file_refresh_once(database_url: str, path:
 @asynccontextmanager
 async def started(service: AuthService, path: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """A program that shares a session and follows it; it does not outlive the block."""
-    command = [sys.executable, SHARER, service.url, service.keys.publishable, path]
+    command = (sys.executable, SHARER, service.url, service.keys.publishable, path)
     program = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
         assert program.stdout is not None
