@@ -47,13 +47,9 @@ class Consumers:
         self._name = name
         self._failed = failed
         self._overflowed = overflowed
-        self._handlers: list[tuple[Wish, Handler]] = []
         self._streams: dict[EventStream[Any], Wish] = {}
         self._opened = 0
         self.dispatcher = Dispatcher(name, tasks, failed=failed, overflowed=overflowed)
-
-    def __len__(self) -> int:
-        return len(self._handlers) + len(self._streams)
 
     @property
     def waiting(self) -> int:
@@ -63,13 +59,13 @@ class Consumers:
     @property
     def wishes(self) -> list[Wish]:
         """What is wanted."""
-        return [*(wish for wish, _ in self._handlers), *self._streams.values()]
+        return [*self.dispatcher.wishes, *self._streams.values()]
 
     def register(self, wish: Wish, handler: Handler | None) -> Callable[[H], H]:
         """Call a handler for what it wants; or give a decorator that says which one."""
 
         def decorate(handler: H) -> H:
-            self._handlers.append((wish, handler))
+            self.dispatcher.add(wish, handler)
             return handler
 
         if handler is not None:
@@ -78,7 +74,7 @@ class Consumers:
 
     def off(self, handler: Handler) -> None:
         """Call a handler no more."""
-        self._handlers = [entry for entry in self._handlers if entry[1] != handler]
+        self.dispatcher.remove(handler)
 
     def stream(self, wish: Wish, *, maxsize: int, overflow: OverflowPolicy | str) -> EventStream[Any]:
         """Open a stream of what is wanted."""
@@ -98,24 +94,25 @@ class Consumers:
 
     def put(self, event: Event, bindings: Sequence[ChangeBinding] = ()) -> None:
         """Pass an event on."""
-        for wish, handler in self._handlers:
-            if (make := wish.take(event, bindings)) is not None:
-                self.dispatcher.put(handler, make)
-        for stream, wish in list(self._streams.items()):
-            if (make := wish.take(event, bindings)) is not None:
-                self._put(stream, make)
+        self.dispatcher.put(event, bindings)
+        if self._streams:
+            for stream, wish in list(self._streams.items()):
+                self._put(stream, wish, event, bindings)
 
     def end(self, error: BackbeatError | None) -> None:
         """End every stream."""
         for stream in list(self._streams):
             stream.end(error)
 
-    def _put(self, stream: EventStream[Any], make: Callable[[], Event]) -> None:
+    def _put(
+        self, stream: EventStream[Any], wish: Wish, event: Event, bindings: Sequence[ChangeBinding]
+    ) -> None:
         try:
-            event = make()
+            wanted = wish.take(event, bindings)
         except Exception as error:
             # A row that does not fit the model of its reader.
             log.exception("an event for %s could not be made", stream.name)
             self._failed(stream.name, error)
         else:
-            stream.put(event)
+            if wanted is not None:
+                stream.put(wanted)

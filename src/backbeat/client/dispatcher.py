@@ -10,11 +10,13 @@ import asyncio
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
+    from backbeat.client.config import ChangeBinding
     from backbeat.client.events import Event
+    from backbeat.client.selectors import Wish
     from backbeat.client.tasks import Tasks
 
 __all__ = ["Dispatcher", "Handler"]
@@ -26,6 +28,9 @@ Handler: TypeAlias = Callable[[Any], object]
 
 MAX_WAITING: Final = 1000
 """Events that may wait for handlers."""
+
+TURN: Final = 0.02
+"""Seconds after which handlers that never wait let the others on the loop have their turn."""
 
 
 class Dispatcher:
@@ -50,21 +55,37 @@ class Dispatcher:
         self._tasks = tasks
         self._failed = failed
         self._overflowed = overflowed
-        self._waiting: deque[tuple[Handler, Callable[[], Event]]] = deque()
+        self._handlers: tuple[tuple[Wish, Handler], ...] = ()
+        self._waiting: deque[tuple[Event, Sequence[ChangeBinding]]] = deque()
         self._dropped = 0
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, handler: Handler, make: Callable[[], Event]) -> None:
-        """Have a handler called.
+    @property
+    def wishes(self) -> list[Wish]:
+        """What the handlers want."""
+        return [wish for wish, _ in self._handlers]
+
+    def add(self, wish: Wish, handler: Handler) -> None:
+        """Call a handler for what it wants."""
+        self._handlers = (*self._handlers, (wish, handler))
+
+    def remove(self, handler: Handler) -> None:
+        """Call a handler no more."""
+        self._handlers = tuple(entry for entry in self._handlers if entry[1] != handler)
+
+    def put(self, event: Event, bindings: Sequence[ChangeBinding]) -> None:
+        """Have the handlers called that want an event.
 
         Args:
-            handler: the handler.
-            make: gives the event as the handler wants it.
+            event: the event.
+            bindings: the change bindings it matches.
         """
-        self._waiting.append((handler, make))
+        if not self._handlers:
+            return
+        self._waiting.append((event, bindings))
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()
             self._dropped += 1
@@ -74,24 +95,27 @@ class Dispatcher:
             self._task = self._tasks.start(self._run(), name=f"handlers of {self._name}")
 
     async def _run(self) -> None:
+        now = asyncio.get_running_loop().time
         try:
+            until = now() + TURN
             while self._waiting:
-                handler, make = self._waiting.popleft()
-                await self._call(handler, make)
+                event, bindings = self._waiting.popleft()
+                for wish, handler in self._handlers:
+                    try:
+                        if (wanted := wish.take(event, bindings)) is None:
+                            continue
+                        result = handler(wanted)
+                        if result is not None and inspect.isawaitable(result):
+                            await result
+                    except Exception as error:
+                        name = getattr(handler, "__qualname__", type(handler).__name__)
+                        log.exception("the handler %s of %s raised", name, self._name)
+                        self._failed(name, error)
+                if now() > until:
+                    await asyncio.sleep(0)
+                    until = now() + TURN
         finally:
             self._task = None
-
-    async def _call(self, handler: Handler, make: Callable[[], Event]) -> None:
-        try:
-            result = handler(make())
-            if inspect.isawaitable(result):
-                await result
-            else:
-                await asyncio.sleep(0)  # others have their turn between two handlers
-        except Exception as error:
-            name = getattr(handler, "__qualname__", type(handler).__name__)
-            log.exception("the handler %s of %s raised", name, self._name)
-            self._failed(name, error)
 
     async def idle(self) -> None:
         """Wait until every handler was called."""

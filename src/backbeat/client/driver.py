@@ -237,9 +237,11 @@ class _Connection:
             self._driver.tell(inputs.SocketOpened(self._number, socket.server_time))
             writing = self._driver.tasks.start(self._write(socket), name=f"writer {self._number}")
             try:
-                async for frame in socket.frames():
-                    self._driver.frames_received += 1
-                    self._driver.tell(inputs.FrameReceived(self._number, frame))
+                async for frames in socket.frames():
+                    self._driver.frames_received += len(frames)
+                    self._driver.tell(inputs.FramesReceived(self._number, frames))
+                    # Handlers and streams take what came before more of it comes.
+                    await asyncio.sleep(0)
             finally:
                 writing.cancel()
             end = inputs.SocketClosed(self._number, *socket.closing)

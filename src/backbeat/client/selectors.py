@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar
 
@@ -29,6 +29,10 @@ class Broadcast:
     """
 
     event: str = ANY
+
+    def matches(self, event: str) -> bool:
+        """Whether a broadcast is one of these."""
+        return self.event in (ANY, event) or self.event.lower() == event.lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +112,7 @@ class Wish:
         self.bindings = [binding for _, binding in self._selectors if binding is not None]
         """The row changes a channel has to ask for."""
 
-    def take(
-        self, event: events.Event, bindings: Sequence[ChangeBinding]
-    ) -> Callable[[], events.Event] | None:
+    def take(self, event: events.Event, bindings: Sequence[ChangeBinding]) -> events.Event | None:
         """Compare.
 
         Args:
@@ -118,28 +120,23 @@ class Wish:
             bindings: the change bindings it matches.
 
         Returns:
-            What gives the event as it is wanted, a row in its model; None if it is not wanted.
+            The event as it is wanted, a row in its model; None if it is not wanted.
+
+        Raises:
+            ValueError: the row does not fit the model; also a subclass, such as `msgspec.ValidationError`.
         """
         if not self._selectors:
-            return lambda: event
+            return event
         for selector, binding in self._selectors:
-            if isinstance(selector, Change):
+            if isinstance(selector, Broadcast):
+                if isinstance(event, events.BroadcastEvent) and selector.matches(event.event):
+                    return event
+            elif isinstance(selector, Change):
                 if isinstance(event, events.ChangeEvent) and binding in bindings:
-                    model, change = selector.model, event
-                    return lambda: convert_row(change, model)
-            elif _fits(selector, event):
-                return lambda: event
+                    return convert_row(event, selector.model)
+            elif isinstance(event, events.PresenceEvent if isinstance(selector, Presence) else selector):
+                return event
         return None
-
-
-def _fits(selector: Broadcast | Presence | type[events.Event], event: events.Event) -> bool:
-    if isinstance(selector, Broadcast):
-        return isinstance(event, events.BroadcastEvent) and (
-            selector.event == ANY or selector.event.lower() == event.event.lower()
-        )
-    if isinstance(selector, Presence):
-        return isinstance(event, events.PresenceEvent)
-    return isinstance(event, selector)
 
 
 def convert_row(event: events.ChangeEvent[Any], model: type[R] | None) -> events.ChangeEvent[R]:

@@ -1,4 +1,4 @@
-"""How a client reaches a server: one small interface, and the implementation over `websockets`.
+"""How a client reaches a server: one small interface, and the implementation over the network.
 
 `backbeat.testing` has another one, in memory.
 """
@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import ssl as tls
-from collections.abc import AsyncIterator, Mapping
-from email.utils import parsedate_to_datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.protocol import State
+from websockets.exceptions import InvalidStatus, WebSocketException
 
+from backbeat.client.websocket import WebSocket
 from backbeat.errors import UpgradeRefused
 
 __all__ = ["Socket", "Transport", "WebSocketTransport"]
@@ -25,8 +23,8 @@ class Socket(Protocol):
     server_time: float | None
     """The server's clock when it answered, in seconds since the epoch, if it said."""
 
-    def frames(self) -> AsyncIterator[str | bytes]:
-        """What arrives, until the connection is gone; never raises because of that."""
+    def frames(self) -> AsyncIterator[Sequence[str | bytes]]:
+        """What arrives, some frames at a time, until the connection is gone; never raises for that."""
 
     async def send(self, frame: str | bytes) -> None:
         """Write a frame, and wait while the other side reads too slowly.
@@ -91,15 +89,8 @@ class WebSocketTransport:
             OSError: it cannot be reached.
         """
         try:
-            connection = await connect(
-                url,
-                additional_headers=dict(headers),
-                # The engine has its own heartbeats and timeouts; servers of this kind do not compress.
-                open_timeout=None,
-                ping_interval=None,
-                compression=None,
-                max_size=self._max_frame_bytes,
-                **self._options,
+            return await WebSocket.open(
+                url, headers=headers, max_frame_bytes=self._max_frame_bytes, **self._options
             )
         except InvalidStatus as error:
             response = error.response
@@ -112,61 +103,3 @@ class WebSocketTransport:
         except (WebSocketException, EOFError, ValueError) as error:
             # Its text may hold the URL, and that the key.
             raise ConnectionError(f"no WebSocket handshake ({type(error).__name__})") from None
-        return WebSocket(connection)
-
-
-class WebSocket:
-    """A connection over the network.
-
-    Args:
-        connection: the library's.
-    """
-
-    def __init__(self, connection: ClientConnection) -> None:
-        self._connection = connection
-        self.server_time = _date(connection)
-
-    async def frames(self) -> AsyncIterator[str | bytes]:
-        """What arrives, until the connection is gone."""
-        try:
-            while True:
-                yield await self._connection.recv()
-        except (ConnectionClosed, OSError):
-            return
-
-    async def send(self, frame: str | bytes) -> None:
-        """Write a frame, and wait while the other side reads too slowly.
-
-        Raises:
-            OSError: the connection is gone.
-        """
-        try:
-            await self._connection.send(frame)
-        except ConnectionClosed as error:
-            raise ConnectionError("the connection is gone") from error
-
-    async def close(self, code: int, reason: str) -> None:
-        """Say goodbye, and wait for the answer."""
-        await self._connection.close(code, reason)
-
-    def abort(self) -> None:
-        """Cut the connection."""
-        self._connection.transport.abort()
-
-    @property
-    def closing(self) -> tuple[int, str]:
-        """The close code and the reason, once the connection is gone; 1006 without any."""
-        if self._connection.state is not State.CLOSED:
-            return 1006, ""
-        return self._connection.close_code or 1006, self._connection.close_reason or ""
-
-
-def _date(connection: ClientConnection) -> float | None:
-    """The `Date` of the answer to the upgrade (RFC 9110, 6.6.1)."""
-    response = connection.response
-    if response is None or "Date" not in response.headers:
-        return None
-    try:
-        return parsedate_to_datetime(response.headers["Date"]).timestamp()
-    except (ValueError, KeyError):
-        return None

@@ -46,10 +46,10 @@ class MemorySocket:
             self._closing = code, reason
             self._frames.put_nowait(None)
 
-    async def frames(self) -> AsyncIterator[str | bytes]:
+    async def frames(self) -> AsyncIterator[list[str | bytes]]:
         """What arrives, until the connection is gone."""
         while (frame := await self._frames.get()) is not None:
-            yield frame
+            yield [frame]
 
     async def send(self, frame: str | bytes) -> None:
         """Give the server a frame.

@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455 section 5): builders for both directions, and the parser of the server side.
+"""WebSocket frames (RFC 6455 section 5): builders and a parser for both directions.
 
 The parser takes bytes as they arrive and hands back events; it never answers, closes or waits. Its contract:
 
@@ -58,6 +58,8 @@ _LENGTH_16: Final = 126
 _LENGTH_64: Final = 127
 _CONTROL: Final = 0x8
 _WHOLE_TEXT: Final = _FIN | Opcode.TEXT.value
+_WHOLE_BINARY: Final = _FIN | Opcode.BINARY.value
+_WHOLE: Final = (_WHOLE_TEXT, _WHOLE_BINARY)
 _OPCODES: Final = frozenset(Opcode)
 _CLOSE_CODES: Final = frozenset(CloseCode)
 
@@ -158,7 +160,12 @@ def pong_frame(payload: bytes = b"") -> bytes:
 
 
 def close_frame(code: int | None = None, reason: str = "") -> bytes:
-    """Return the server's close frame (RFC 6455 section 5.5.1).
+    """Return the server's close frame (RFC 6455 section 5.5.1); see `close_payload`."""
+    return _control_frame(Opcode.CLOSE, close_payload(code, reason))
+
+
+def close_payload(code: int | None = None, reason: str = "") -> bytes:
+    """Return what a close frame carries (RFC 6455 section 5.5.1).
 
     Args:
         code: A code that may travel; `None` for a frame without one, the echo of a frame without one.
@@ -170,12 +177,12 @@ def close_frame(code: int | None = None, reason: str = "") -> bytes:
     if code is None:
         if reason:
             raise ValueError("a close frame with a reason needs a code")
-        return _control_frame(Opcode.CLOSE, b"")
+        return b""
     if not _may_travel(code):
         raise ValueError(f"{code} must not stand in a close frame")
     room = MAX_CONTROL_PAYLOAD - 2
     text = reason.encode("utf-8", "replace")[:room].decode("utf-8", "ignore")
-    return _control_frame(Opcode.CLOSE, code.to_bytes(2, "big") + text.encode("utf-8"))
+    return code.to_bytes(2, "big") + text.encode("utf-8")
 
 
 def client_frame(opcode: int, payload: bytes, mask: bytes, *, fin: bool = True) -> bytes:
@@ -219,17 +226,19 @@ class _Broken(Exception):
 
 
 class FrameParser:
-    """Turns what a client sends into events.
+    """Turns what the other side sends into events.
 
     Args:
         max_message: Bytes a message may have, its fragments added up. A longer one is refused with 1009 as
             soon as the header that crosses the limit is read, before its payload is buffered.
+        masked: Whether frames have to be masked, as a client's are; those of a server must not be.
     """
 
-    __slots__ = ("_ended", "_kind", "_message", "_pending", "_room", "_wanted", "max_message")
+    __slots__ = ("_ended", "_kind", "_mask_bit", "_message", "_pending", "_room", "_wanted", "max_message")
 
-    def __init__(self, *, max_message: int) -> None:
+    def __init__(self, *, max_message: int, masked: bool = True) -> None:
         self.max_message = max_message
+        self._mask_bit = _MASKED if masked else 0
         self._ended = False
         # An incomplete frame, and how long it must grow before another look at it is worth while. Without the
         # second, a long frame in many small pieces would be parsed again for each of them.
@@ -247,7 +256,7 @@ class FrameParser:
         return f"<FrameParser: {state}>"
 
     def feed(self, data: bytes) -> list[Event]:
-        """Take bytes from the client; return what they complete.
+        """Take bytes from the other side; return what they complete.
 
         Never raises for anything a peer can send: a violation is the last event.
         """
@@ -270,16 +279,17 @@ class FrameParser:
     def _parse(self, data: bytes | bytearray, events: list[Event]) -> None:
         """Read all complete frames and keep the rest.
 
-        Written for many small whole text messages: anything else takes the turns to `_check` and `_deliver`.
+        Written for many small whole messages: anything else takes the turns to `_check` and `_deliver`.
         """
         position, end = 0, len(data)
+        mask_bit = self._mask_bit
+        mask_size = 4 if mask_bit else 0
         self._wanted = 2
         while end - position >= 2:
-            first, second = data[position], data[position + 1]
-            if first != _WHOLE_TEXT or second < _MASKED or self._message is not None:
-                self._check(first, second)
+            first, length = data[position], data[position + 1] - mask_bit
+            if first not in _WHOLE or not 0 <= length <= _LENGTH_64 or self._message is not None:
+                self._check(first, length)
             start = position + 2
-            length = second & ~_MASKED
             if length >= _LENGTH_16:
                 start += 2 if length == _LENGTH_16 else 8
                 if end < start:
@@ -288,27 +298,31 @@ class FrameParser:
                 length = _extended_length(data[position + 2 : start])
             if length > self._room and not first & _CONTROL:
                 raise _Broken(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {self.max_message} bytes")
-            start += 4
+            start += mask_size
             stop = start + length
             if end < stop:
                 self._wanted = stop - position
                 break
             # A view costs more than the copy of a small payload, and a tenth of the copy of a large one.
-            masked = data[start:stop] if length < _LENGTH_16 else memoryview(data)[start:stop]
-            payload = apply_mask(masked, data[start - 4 : start])
+            payload = data[start:stop] if length < _LENGTH_16 else memoryview(data)[start:stop]
+            payload = apply_mask(payload, data[start - 4 : start]) if mask_size else bytes(payload)
             position = stop
             if first == _WHOLE_TEXT:
                 events.append(_text(payload))
+            elif first == _WHOLE_BINARY:
+                events.append(Binary(payload))
             else:
                 self._deliver(first, payload, events)
                 if self._ended:
                     return
         self._pending = bytearray(data[position:]) if position < end else None
 
-    def _check(self, first: int, second: int) -> None:
+    def _check(self, first: int, length: int) -> None:
         """Judge the first two bytes of a frame, which say everything but its size."""
-        if second < _MASKED:
+        if length < 0:
             raise _Broken(CloseCode.PROTOCOL_ERROR, "a client must mask its frames")
+        if length > _LENGTH_64:
+            raise _Broken(CloseCode.PROTOCOL_ERROR, "a server must not mask its frames")
         if first & _RSV:
             raise _Broken(CloseCode.PROTOCOL_ERROR, "RSV bits need an extension, and none was negotiated")
         opcode = first & 0x0F
@@ -317,7 +331,7 @@ class FrameParser:
         if opcode & _CONTROL:
             if not first & _FIN:
                 raise _Broken(CloseCode.PROTOCOL_ERROR, "a control frame must not be fragmented")
-            if second & ~_MASKED > MAX_CONTROL_PAYLOAD:
+            if length > MAX_CONTROL_PAYLOAD:
                 raise _Broken(CloseCode.PROTOCOL_ERROR, "a control frame carries at most 125 bytes")
         elif opcode == Opcode.CONTINUATION:
             if self._message is None:
@@ -326,7 +340,7 @@ class FrameParser:
             raise _Broken(CloseCode.PROTOCOL_ERROR, "a message began before the last one was finished")
 
     def _deliver(self, first: int, payload: bytes, events: list[Event]) -> None:
-        """Act on a complete frame that is not a whole text message."""
+        """Act on a complete frame that is no whole message."""
         match first & 0x0F:
             case Opcode.PING:
                 events.append(Ping(payload))
@@ -335,8 +349,6 @@ class FrameParser:
             case Opcode.CLOSE:
                 events.append(_close(payload))
                 self._end()
-            case Opcode.BINARY if first & _FIN:
-                events.append(Binary(payload))
             case opcode:
                 if self._message is None:
                     self._message = bytearray()

@@ -326,6 +326,6 @@ def test_frames_of_an_older_connection_are_not_heard() -> None:
     world.joined()
     world.server.cut()
     world.advance(1)
-    world.tell(inputs.FrameReceived(1, '[null,null,"realtime:room","broadcast",{"event":"x"}]'))
+    world.tell(inputs.FramesReceived(1, ['[null,null,"realtime:room","broadcast",{"event":"x"}]']))
     assert world.of(events.BroadcastEvent) == []
     assert world.engine.stale == 1

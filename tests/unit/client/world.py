@@ -233,7 +233,7 @@ class World:
         else:
             self._connections[number] = self.server.connect(
                 self.settings.vsn,
-                write=lambda frame: self.tell(inputs.FrameReceived(number, frame)),
+                write=lambda frame: self.tell(inputs.FramesReceived(number, [frame])),
                 hang_up=lambda code, reason: self._ended(number, inputs.SocketClosed(number, code, reason)),
             )
             self.tell(inputs.SocketOpened(number, self.server.server_time))

@@ -15,10 +15,13 @@ from itertools import pairwise
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from websockets.client import ClientProtocol
 from websockets.frames import Frame
 from websockets.frames import Opcode as TheirOpcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.speedups import apply_mask
+from websockets.uri import parse_uri
 
 from backbeat.websocket.frames import (
     Binary,
@@ -45,8 +48,8 @@ class Heard:
     closed: int | None = None
 
 
-def ours(pieces: Sequence[bytes], max_message: int) -> Heard:
-    parser = FrameParser(max_message=max_message)
+def ours(pieces: Sequence[bytes], max_message: int, *, by: str) -> Heard:
+    parser = FrameParser(max_message=max_message, masked=by == "server")
     heard = Heard([])
     for piece in pieces:
         for event in parser.feed(piece):
@@ -66,9 +69,13 @@ def ours(pieces: Sequence[bytes], max_message: int) -> Heard:
     return heard
 
 
-def theirs(pieces: Sequence[bytes], max_message: int) -> Heard:
+def theirs(pieces: Sequence[bytes], max_message: int, *, by: str) -> Heard:
     """Put the frames of `websockets` together, and check the text: it leaves both to its connections."""
-    protocol = ServerProtocol(state=State.OPEN, max_size=max_message)
+    protocol: ServerProtocol | ClientProtocol = (
+        ServerProtocol(state=State.OPEN, max_size=max_message)
+        if by == "server"
+        else ClientProtocol(parse_uri("ws://127.0.0.1/"), state=State.OPEN, max_size=max_message)
+    )
     for piece in pieces:
         protocol.receive_data(piece)
     heard = Heard([])
@@ -100,6 +107,16 @@ def is_utf8(data: bytearray) -> bool:
     return True
 
 
+def turned(frame: bytes) -> bytes:
+    """The same frame from the other side: unmasked if it was masked, and the other way round."""
+    first, second = frame[:2]
+    start = 2 + {126: 2, 127: 8}.get(second & 127, 0)
+    head = bytes((first, second ^ 128)) + frame[2:start]
+    if second & 128:
+        return head + apply_mask(frame[start + 4 :], frame[start : start + 4])
+    return head + bytes(4) + frame[start:]
+
+
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cuts), len(data)]
     # Theirs reads an empty piece as an error of the caller.
@@ -125,38 +142,47 @@ odd_frames = st.builds(client_frame, odd_opcodes, payloads, masks, fin=st.boolea
     text_frame
 )
 fragmented_messages = st.builds(
-    lambda opcode, parts, mask: b"".join(
+    lambda opcode, parts, mask: [
         client_frame(CONTINUATION if i else opcode, part, mask, fin=i == len(parts) - 1)
         for i, part in enumerate(parts)
-    ),
+    ],
     st.sampled_from([TEXT, BINARY]),
     st.lists(payloads, min_size=1, max_size=4),
     masks,
 )
 whole_messages = st.builds(client_frame, st.sampled_from([TEXT, BINARY]), payloads, masks)
 cuts = st.lists(st.integers(0, 1000), max_size=8)
+read_by = st.sampled_from(["server", "client"])
 
 
-@settings(deadline=None, max_examples=150)
+def check(frames: Sequence[bytes], cuts: list[int], max_message: int, *, by: str) -> None:
+    """Have both read the frames, as they are for a server, or turned for a client."""
+    sent = frames if by == "server" else [turned(frame) for frame in frames]
+    pieces = cut(b"".join(sent), cuts)
+    assert ours(pieces, max_message, by=by) == theirs(pieces, max_message, by=by)
+
+
+@settings(deadline=None, max_examples=300)
 @example(
-    frames=[client_frame(TEXT, b"a", b"mask", fin=False), client_frame(CLOSE, b"\x03\xe8", b"mask")], cuts=[]
+    frames=[client_frame(TEXT, b"a", b"mask", fin=False), client_frame(CLOSE, b"\x03\xe8", b"mask")],
+    cuts=[],
+    by="server",
 )
 @given(
     frames=st.lists(whole_messages | data_frames | control_frames | close_frames | odd_frames, max_size=8),
     cuts=cuts,
+    by=read_by,
 )
-def test_same_frames(frames: list[bytes], cuts: list[int]) -> None:
+def test_same_frames(frames: list[bytes], cuts: list[int], by: str) -> None:
     """Frames good and bad mean the same to both: the same messages, then the same close code."""
-    pieces = cut(b"".join(frames), cuts)
-    assert ours(pieces, 10_000) == theirs(pieces, 10_000)
+    check(frames, cuts, 10_000, by=by)
 
 
 @settings(deadline=None)
-@given(messages=st.lists(fragmented_messages, max_size=4), cuts=cuts)
-def test_same_limit(messages: list[bytes], cuts: list[int]) -> None:
+@given(messages=st.lists(fragmented_messages, max_size=4), cuts=cuts, by=read_by)
+def test_same_limit(messages: list[list[bytes]], cuts: list[int], by: str) -> None:
     """Both refuse a message at the same byte of the limit, in one frame or in fragments."""
-    pieces = cut(b"".join(messages), cuts)
-    assert ours(pieces, 100) == theirs(pieces, 100)
+    check([frame for message in messages for frame in message], cuts, 100, by=by)
 
 
 def test_same_opcodes() -> None:

@@ -63,7 +63,7 @@ class Engine:
             inputs.SocketRefused: self._socket_refused,
             inputs.SocketFailed: self._socket_failed,
             inputs.SocketClosed: self._socket_closed,
-            inputs.FrameReceived: self._frame,
+            inputs.FramesReceived: self._frames,
             inputs.FrameWritten: self._written,
             inputs.TimerFired: self._fired,
             inputs.TokenResolved: self._token_resolved,
@@ -133,17 +133,18 @@ class Engine:
     def _socket_closed(self, given: inputs.SocketClosed) -> None:
         self.link.socket_closed(given.connection, given.code, given.reason)
 
-    def _frame(self, given: inputs.FrameReceived) -> None:
-        if given.connection != self.link.connection or not self.link.is_open:
-            self.stale += 1
-            return
-        self.link.heard_at = self._turn.now.wall
-        try:
-            self._read(given.data)
-        except ProtocolError as error:
-            self._turn.emit(
-                events.BadFrame(at=self._turn.now.wall, reason=error.message, size=len(given.data))
-            )
+    def _frames(self, given: inputs.FramesReceived) -> None:
+        for frame in given.frames:
+            if given.connection != self.link.connection or not self.link.is_open:
+                self.stale += 1
+                continue
+            self.link.heard_at = self._turn.now.wall
+            try:
+                self._read(frame)
+            except ProtocolError as error:
+                self._turn.emit(
+                    events.BadFrame(at=self._turn.now.wall, reason=error.message, size=len(frame))
+                )
 
     def _written(self, given: inputs.FrameWritten) -> None:
         membership = self.channels.get(given.channel)

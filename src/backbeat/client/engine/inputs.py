@@ -5,6 +5,7 @@ A `ticket` is a number chosen by whoever waits; the engine settles each one exac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -18,8 +19,8 @@ __all__ = [
     "Close",
     "Connect",
     "Disconnect",
-    "FrameReceived",
     "FrameWritten",
+    "FramesReceived",
     "Input",
     "Ping",
     "RemoveChannel",
@@ -85,11 +86,11 @@ class SocketClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class FrameReceived:
-    """A frame arrived: text, or bytes."""
+class FramesReceived:
+    """Frames arrived, in this order: text, or bytes."""
 
     connection: int
-    data: str | bytes
+    frames: Sequence[str | bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +278,8 @@ Input: TypeAlias = (
     | SocketRefused
     | SocketFailed
     | SocketClosed
-    | FrameReceived
     | FrameWritten
+    | FramesReceived
     | TimerFired
     | TokenResolved
     | TokenFailed
