@@ -20,6 +20,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
+BACKBEAT = str(Path(sys.executable).parent / "backbeat")
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -57,10 +58,12 @@ class Program:
     Args:
         command: what to run.
         ready: a regular expression for the line that says it works.
+        environment: more variables than ours.
     """
 
-    def __init__(self, command: list[str], *, ready: str) -> None:
+    def __init__(self, command: list[str], *, ready: str, **environment: str) -> None:
         self.command = command
+        self._environment = environment
         self.lines: list[str] = []
         self.heard_at: list[float] = []
         self.started_in = 0.0
@@ -101,7 +104,7 @@ class Program:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | self._environment,
         )
         self._reader = threading.Thread(target=self._read, args=[self._process.stdout], daemon=True)
         self._reader.start()
@@ -169,6 +172,21 @@ class Program:
         return code
 
 
+class Dev(Program):
+    """`backbeat dev` on ports of its own.
+
+    Args:
+        arguments: further flags.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        self.port, self.database_port = free_ports(2)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.database_url = f"postgresql://postgres:postgres@127.0.0.1:{self.database_port}/postgres"
+        ports = ["--port", str(self.port), "--db-port", str(self.database_port)]
+        super().__init__([BACKBEAT, "dev", *ports, *arguments], ready="Stop it with Ctrl-C")
+
+
 class BandApp(Program):
     """The band app as `make demo` runs it, on ports of its own.
 
@@ -212,6 +230,13 @@ def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="backbeat-test-"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def dev() -> Iterator[Dev]:
+    """`backbeat dev`, shared by the tests of a module."""
+    with Dev("--ephemeral") as dev:
+        yield dev
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -17,28 +16,12 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from tests.e2e.conftest import Program, free_ports
+from tests.e2e.conftest import BACKBEAT, Dev, Program, free_ports
 
 from backbeat.local.postgres import EmbeddedPostgres
 
-BACKBEAT = str(Path(sys.executable).parent / "backbeat")
 ANON = "sb_publishable_ACJWlzQHlZjBrEguHvfOxg_3BJgxAaH"
 SECRET = "super-secret-jwt-token-with-at-least-32-characters-long"
-
-
-class Dev(Program):
-    """`backbeat dev` on ports of its own.
-
-    Args:
-        arguments: further flags.
-    """
-
-    def __init__(self, *arguments: str) -> None:
-        self.port, self.database_port = free_ports(2)
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.database_url = f"postgresql://postgres:postgres@127.0.0.1:{self.database_port}/postgres"
-        ports = ["--port", str(self.port), "--db-port", str(self.database_port)]
-        super().__init__([BACKBEAT, "dev", *ports, *arguments], ready="Stop it with Ctrl-C")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
