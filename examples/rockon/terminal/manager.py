@@ -21,7 +21,7 @@ from backbeat.client.events import (
     Subscribed,
     SystemEvent,
 )
-from backbeat.errors import BackbeatError, TokenUnavailable
+from backbeat.errors import BackbeatError, ConfigurationError, TokenUnavailable
 from backbeat.session import Session
 
 __all__ = ["BandListener", "Connection", "RealtimeManager", "RealtimeStartError", "StartFailed"]
@@ -79,11 +79,16 @@ class RealtimeManager:
     """Subscribes to the lists of bands.
 
     Args:
-        client: the connection; its token comes from whoever signed in.
+        client: the connection; made with `require_user_token`, so that no list is ever joined as nobody.
         listener: who is told what happens.
+
+    Raises:
+        ConfigurationError: the client may join without a user's token.
     """
 
     def __init__(self, client: RealtimeClient, listener: BandListener) -> None:
+        if not client.settings.require_user_token:
+            raise ConfigurationError("The client has to be made with `require_user_token=True`.")
         self._client = client
         self._listener = listener
         self._lists: dict[str, _ListChannel] = {}
