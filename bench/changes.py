@@ -207,9 +207,8 @@ class Loop(Changes):
     Args:
         database_url: the login of the server.
         deliver: takes what is to be sent.
-        publication: the tables that may be subscribed to.
-        withhold_deletes: nothing is deleted here.
         admin_url: the superuser, as whom the original works.
+        options: the rest of what `Changes` is made with.
     """
 
     def __init__(
@@ -217,13 +216,10 @@ class Loop(Changes):
         database_url: str,
         *,
         deliver: Callable[[Sequence[Delivery]], None],
-        publication: str,
-        withhold_deletes: bool,
         admin_url: str,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            database_url, deliver=deliver, publication=publication, withhold_deletes=withhold_deletes
-        )
+        super().__init__(database_url, deliver=deliver, **options)
         self._send = deliver
         self._admin_url = admin_url
         self._admin: psycopg.AsyncConnection[Any] | None = None

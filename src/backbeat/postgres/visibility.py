@@ -18,7 +18,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, LiteralString, NamedTuple
 
 import msgspec
 import psycopg
@@ -68,6 +68,7 @@ _WAL_END: Final = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8"
 _ACCESS = _text("access.sql")
 _FINGERPRINTS = _text("fingerprints.sql")
 _PENDING = _text("pending.sql")
+_SETTLING = _text("settling.sql")
 _VISIBLE = sql.SQL(_text("visible.sql"))
 _CONTENTS = sql.SQL(_text("contents.sql"))
 
@@ -288,6 +289,7 @@ class Visibility:
             # The fingerprints first: a change between the two statements is then noticed by `ask`.
             now = await self._current(connection, tables)
             self._forget(now)
+            await _until_not(connection, _SETTLING)
             found = await read_access(connection, tables, roles)
             since = await _wal_end(connection)
         found = {pair: msgspec.structs.replace(each, since=since) for pair, each in found.items()}
@@ -362,11 +364,7 @@ class Visibility:
 
     async def _over(self, connection: Connection, xids: Collection[int]) -> None:
         """Wait until transactions are over for everybody."""
-        while True:
-            cursor = await connection.execute(_PENDING, {"xids": list(xids)})
-            if await cursor.fetchone() == (False,):
-                return
-            await asyncio.sleep(PAUSE)
+        await _until_not(connection, _PENDING, {"xids": list(xids)})
 
     async def _patiently(self, connection: Connection, call: _Call) -> list[_Seen]:
         """Make one call; halve it where it takes too long, and wait where a table is locked.
@@ -521,6 +519,14 @@ class Visibility:
                 )
             else:
                 made_for[name] = state
+
+
+async def _until_not(
+    connection: Connection, question: LiteralString, parameters: Mapping[str, Any] | None = None
+) -> None:
+    """Put a question until the answer is no. That is a matter of microseconds."""
+    while await (await connection.execute(question, parameters)).fetchone() != (False,):
+        await asyncio.sleep(PAUSE)
 
 
 async def _wal_end(connection: Connection) -> int:
