@@ -137,10 +137,11 @@ class Callbacks:
         except Exception as error:  # noqa: BLE001 - the asyncio client, which waits, reports it
             call.done.set_exception(error)
         except BaseException as error:
-            # Ctrl-C in `poll`, or `sys.exit()`. It must not reach the event loop, which would break down.
-            call.done.set_exception(ClientError(f"A callback raised {type(error).__name__}."))
-            if self._thread is not threading.current_thread():
+            # Ctrl-C or `sys.exit()`: for whoever polls, never for the event loop, which would break down.
+            if self.inline:
+                call.done.set_result(None)
                 raise
+            call.done.set_exception(ClientError(f"A callback raised {type(error).__name__}."))
         else:
             call.done.set_result(None)
         finally:

@@ -313,6 +313,7 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     for thread in list(_started):
         thread.forget_after_fork()
+    _started.clear()
 
 
 atexit.register(_at_exit)
