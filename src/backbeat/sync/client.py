@@ -22,6 +22,7 @@ from backbeat.errors import ClientClosed, ConfigurationError
 from backbeat.sync.callbacks import BATCH, Callback, Callbacks, Dispatch, Handler
 from backbeat.sync.channel import Channel
 from backbeat.sync.io_thread import IoThread, thread_name
+from backbeat.sync.session import AuthContext, SessionTokens
 from backbeat.sync.streams import EventStream
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RealtimeClient:
         url: the URL of the project, of its realtime service, or of the socket itself.
         apikey: the project's anon or publishable key.
         token: the user's token: a text, a function that returns it and may block, an async function, which
-            runs on the client's loop, an object such as `backbeat.session.AuthContext`; or None.
+            runs on the client's loop, an `AuthContext` of this package; or None.
         settings: how the client behaves.
         api_key_in: whether the key goes into the URL of the socket, or into a header.
         headers: more headers for the upgrade and for HTTP.
@@ -92,7 +93,7 @@ class RealtimeClient:
         url: str,
         apikey: str,
         *,
-        token: TokenArgument = None,
+        token: TokenArgument | AuthContext = None,
         settings: ClientSettings | None = None,
         api_key_in: Literal["query", "header", "both"] = "query",
         headers: Mapping[str, str] | None = None,
@@ -109,7 +110,7 @@ class RealtimeClient:
             asyncio_client.RealtimeClient,
             url,
             apikey,
-            token=token,
+            token=SessionTokens(token) if isinstance(token, AuthContext) else token,
             settings=settings,
             api_key_in=api_key_in,
             headers=headers,

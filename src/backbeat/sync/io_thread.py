@@ -96,15 +96,25 @@ class IoThread:
         try:
             return future.result()
         except futures.CancelledError:
-            raise ClientClosed("The client was closed.") from None
+            raise self._closed_error() from None
         finally:
             future.cancel()
 
-    def bridge(
-        self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> asyncio.Future[T]:
-        """Run a coroutine function on the loop; what is returned can be awaited on another one."""
-        return asyncio.wrap_future(self._submit(work, *args, **kwargs))
+    async def bridge(self, work: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a coroutine function on the loop, and await it on another one.
+
+        Raises:
+            ClientForked: the thread runs in another process.
+            ClientClosed: the end came before, or meanwhile.
+        """
+        future = self._submit(work, *args, **kwargs)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._stopping or (task is not None and task.cancelling()):
+                raise
+            raise self._closed_error() from None
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that does not wait where nothing interferes with it, and return what it returns.
@@ -192,7 +202,7 @@ class IoThread:
         with self._lock:
             self._refuse_if_forked()
             if self._stopping:
-                raise ClientClosed("The client is closed.", hint="Make another one.")
+                raise self._closed_error()
             loop = self._start() if self._loop is None else self._loop
             return asyncio.run_coroutine_threadsafe(work(*args, **kwargs), loop)
 
@@ -200,8 +210,11 @@ class IoThread:
         if self.forked:
             raise ClientForked(
                 "This process was forked after the client was started, and has no part in its connection.",
-                hint="Make another client here; `client.recreate()` makes one with the same arguments.",
+                hint="Make another one here; `recreate()` of a client makes one with the same arguments.",
             )
+
+    def _closed_error(self) -> ClientClosed:
+        return ClientClosed(f"The {self._owner} is closed.", hint="Make another one.")
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.new_event_loop()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import inspect
-import re
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 import pytest
 from tests.auth_service import serving_auth
+from tests.examples import examples
 from tests.integration.server.conftest import SECRET, Running
 
 from backbeat import RealtimeClient
@@ -20,17 +18,6 @@ PAGE = Path(__file__).parents[3] / "docs" / "sessions.md"
 EMAIL = "ada@example.com"
 PASSWORD = "correct horse"
 PATIENCE = 30.0
-
-
-def examples() -> list[CodeType]:
-    """The examples of the page, compiled; they may await."""
-    text = PAGE.read_text()
-    found = []
-    for match in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        line = text.count("\n", 0, match.start(1))
-        source = "\n" * line + match[1]
-        found.append(compile(source, PAGE, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT))
-    return found
 
 
 async def test_the_examples_run(
@@ -58,7 +45,7 @@ async def test_the_examples_run(
 
         async with asyncio.timeout(PATIENCE):
             monkeypatch.setattr("backbeat.client.RealtimeClient", client)
-            for example in examples():
+            for example in examples(PAGE):
                 running = eval(example, names)  # noqa: S307 - our own page
                 if inspect.iscoroutine(running):
                     await running

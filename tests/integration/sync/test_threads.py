@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +47,7 @@ def client_of(server: Running, user: str = ERIC, **options: Any) -> RealtimeClie
 
 def threads_of_clients() -> list[str]:
     """The names of the threads that clients have started."""
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("backbeat-")]
+    return [thread.name for thread in threading.enumerate() if re.match(r"backbeat-\d", thread.name)]
 
 
 async def test_a_script_sends_and_receives(server: Running) -> None:

@@ -145,7 +145,7 @@ def test_a_decorator_registers(client: RealtimeClient, server: MemoryServer, rec
     """And gives the function back."""
     channel = client.channel("room")
 
-    @channel.on_broadcast("n")  # type: ignore[untyped-decorator]
+    @channel.on_broadcast("n")
     def handler(event: BroadcastEvent) -> None:
         recorder(event)
 
