@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -42,8 +43,13 @@ _TYPE_NAMES = {
 
 
 def read(text: str) -> Any:
-    """Read JSON; fractions stay texts, for 1.0 is not 1.00."""
-    return json.loads(text, parse_float=str)
+    """Read JSON; fractions become texts behind a mark, for 1.0 is not 1.00."""
+    return json.loads(text, parse_float="#{}".format)
+
+
+def _write(value: Any) -> str:
+    """Write what was read."""
+    return re.sub(r'"#([-+.e0-9]+)"', r"\1", json.dumps(value))
 
 
 def key_of(table: Table, row: Row) -> str:
@@ -185,7 +191,7 @@ class Oracle:
         for row in keys.values():
             place = " and ".join(
                 f"t.{ident(name)} = (jsonb_populate_record(null::{table.sql},"
-                f" {literal(json.dumps({name: row[name]}))})).{ident(name)}"
+                f" {literal(_write({name: row[name]}))})).{ident(name)}"
                 for name in table.key
             )
             try:

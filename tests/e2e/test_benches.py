@@ -14,6 +14,7 @@ BENCHES = {
     "changes": ("--subscribers", "20", "--seconds", "0.05"),
     "channels": ("--channels", "20", "--rounds", "1"),
     "dev": ("--changes", "5"),
+    "client": ("--messages", "2000", "--trips", "20", "--channels", "20", "--rounds", "1"),
     "drain": ("--sockets", "20", "--rounds", "1"),
     "frames": (),
     "joins": ("--joins", "20", "--rounds", "1"),

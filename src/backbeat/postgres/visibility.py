@@ -525,7 +525,10 @@ async def _until_not(
     connection: Connection, question: LiteralString, parameters: Mapping[str, Any] | None = None
 ) -> None:
     """Put a question until the answer is no. That is a matter of microseconds."""
-    while await (await connection.execute(question, parameters)).fetchone() != (False,):
+    while True:
+        cursor = await connection.execute(question, parameters)
+        if await cursor.fetchone() == (False,):
+            return
         await asyncio.sleep(PAUSE)
 
 
