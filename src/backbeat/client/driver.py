@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from backbeat.client import events
 from backbeat.client.engine import effects, inputs
 from backbeat.client.engine.turn import Now
 from backbeat.client.tasks import Tasks
@@ -123,12 +124,21 @@ class Driver:
             self.tasks.start(self._follow(changes), name="token source")
 
     async def _follow(self, changes: Any) -> None:
-        async for signed_out in changes:
-            self.tell(inputs.SourceChanged(signed_out=signed_out))
+        try:
+            async for signed_out in changes:
+                self.tell(inputs.SourceChanged(signed_out=signed_out))
+        except Exception as error:
+            # Its token is still asked for, at every join and at heartbeats.
+            log.exception("the token source tells of no more changes")
+            self._tell_user(events.TokenProviderFailed(at=self.clock().wall, error=error))
+
+    def _tell_user(self, event: events.Event) -> None:
+        self._do_emit(effects.Emit(event, None))
 
     def _task_failed(self, name: str, error: Exception) -> None:
-        """A mistake of ours, or of a token source's events: say so, and do not trust the connection."""
+        """A mistake of ours: say so, and do not trust the connection."""
         log.error("%s failed", name, exc_info=error)
+        self._tell_user(events.HandlerFailed(at=self.clock().wall, handler=name, error=error))
         connection = self._connections.get(self.engine.link.connection)
         if connection is not None:
             connection.abort()

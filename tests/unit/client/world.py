@@ -133,6 +133,14 @@ class World:
         """The timers that run."""
         return set(self._timers)
 
+    def forget(self) -> None:
+        """Let go of what is remembered for the test alone: what was sent, told and settled."""
+        for memory in (self.events, self.bindings, self.outcomes, self.sent, self.asked):
+            memory.clear()
+        self.server.received.clear()
+        self._due = [entry for entry in self._due if self._timers.get(entry[2]) == entry[:2]]
+        heapq.heapify(self._due)
+
     # What tests say often -----------------------------------------------------------------------------------
 
     def subscribe(
