@@ -36,8 +36,8 @@ class FaultyLine:
         """
         async with await asyncio.start_server(self._connected, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            user, _, _ = self._parts.netloc.rpartition("@")
-            yield urlunsplit(self._parts._replace(netloc=f"{user}@127.0.0.1:{port}"))
+            user, at, _ = self._parts.netloc.rpartition("@")
+            yield urlunsplit(self._parts._replace(netloc=f"{user}{at}127.0.0.1:{port}"))
             server.close()
             for connection in self._connections:
                 connection.cancel()

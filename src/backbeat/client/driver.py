@@ -151,6 +151,8 @@ class Driver:
         connection.task = self.tasks.start(
             connection.run(self._open_socket), name=f"socket {effect.connection}"
         )
+        # A task that is cancelled before its first step never runs, and tells nobody that it is over.
+        connection.task.add_done_callback(lambda _: connection.end(inputs.SocketClosed(effect.connection)))
 
     def forget(self, number: int) -> None:
         """A connection is gone."""
@@ -238,6 +240,7 @@ class _Connection:
         self.room = asyncio.Event()
         self.room.set()
         self.task: asyncio.Task[None] | None = None
+        self._ended = False
 
     async def run(self, open_socket: Callable[[], Any]) -> None:
         """Open the socket, and carry frames until it is gone; the engine is told in any case."""
@@ -260,11 +263,18 @@ class _Connection:
         except OSError as error:
             end = inputs.SocketFailed(self._number, _plain(error))
         finally:
-            if self._socket is not None:
-                self._socket.abort()
-            self.room.set()
-            self._driver.forget(self._number)
-            self._driver.tell(end)
+            self.end(end)
+
+    def end(self, how: inputs.Input) -> None:
+        """The socket is gone, or never was: tell the engine, once."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._socket is not None:
+            self._socket.abort()
+        self.room.set()
+        self._driver.forget(self._number)
+        self._driver.tell(how)
 
     def put(self, effect: effects.Send) -> None:
         """Have a frame written."""

@@ -49,6 +49,11 @@ class Endpoint:
                 f"{parts.scheme or 'Nothing'}:// is not where a realtime server can be.",
                 hint="Give the URL of the project, like https://project.example or http://127.0.0.1:54321.",
             )
+        if parts.username or parts.password:
+            raise ConfigurationError(
+                "The URL holds a user name or a password, which would be shown wherever the URL is.",
+                hint="Give them as `headers`.",
+            )
         secure = _SECURE[parts.scheme]
         path = parts.path.rstrip("/")
         socket_path = ""

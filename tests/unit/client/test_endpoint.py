@@ -53,7 +53,7 @@ def test_a_topic_is_one_part_of_the_path() -> None:
     )
 
 
-@pytest.mark.parametrize("url", ["", "127.0.0.1:54321", "ftp://x", "http://"])
+@pytest.mark.parametrize("url", ["", "127.0.0.1:54321", "ftp://x", "http://", "http://me:secret@x"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     """Before anything is opened."""
     with pytest.raises(ConfigurationError):

@@ -11,7 +11,6 @@ import pytest
 from tests.unit.client.conftest import KEY
 from tests.unit.client.test_client import T1
 
-from backbeat.client import http
 from backbeat.errors import BackbeatError, BadRequest, ClientError, Denied, NoReply, RateLimited, Refusal
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ async def test_what_may_pass_is_tried_again(
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(http.asyncio, "sleep", sleep)
+    monkeypatch.setattr("backbeat.client.http.asyncio.sleep", sleep)
     limited = {"message": "You have exceeded your rate limit"}
     client = over_http(
         httpx.Response(429, json=limited, headers={"Retry-After": "3"}),

@@ -33,6 +33,8 @@ class Watched(World):
     def __init__(self) -> None:
         self.user: str | None = "eric"
         """Who is signed in, as far as the client was told."""
+        self.over: set[int] = set()
+        """The questions that were answered, or are not wanted any more."""
         self.topics_of: dict[int, tuple[str, dict[str, Any]]] = {}
         super().__init__(source=True, token_max_age=30)
 
@@ -42,6 +44,16 @@ class Watched(World):
         for frame in self.sent[before:]:
             if isinstance(frame, str):
                 self._check_frame(frame)
+
+    def resolve(self, value: str | None, request: int | None = None) -> None:
+        """Let the source answer."""
+        self.over.add(self.asked[-1] if request is None else request)
+        super().resolve(value, request)
+
+    def fail_token(self, error: Exception, request: int | None = None) -> None:
+        """Let the source raise."""
+        self.over.add(self.asked[-1])
+        super().fail_token(error, request)
 
     def _check_frame(self, frame: str) -> None:
         message = V2.decode(frame.encode())
@@ -59,6 +71,11 @@ class Watched(World):
     def _carry_out(self, effect: effects.Effect) -> None:
         if isinstance(effect, effects.Emit):
             self._check_event(effect)
+        elif isinstance(effect, effects.AskToken):
+            # INV-6: the one before was answered, or is not wanted any more.
+            assert self.asked[-1:] == [] or self.asked[-1] in self.over
+        elif isinstance(effect, effects.StopAsking):
+            self.over.add(effect.request)
         super()._carry_out(effect)
 
     def _check_event(self, effect: effects.Emit) -> None:
