@@ -95,6 +95,8 @@ async def test_a_connection_that_goes_at_any_message_leaves_a_known_state(
     tasks = asyncio.all_tasks()
     async with RealtimeClient("ws://memory", "key", transport=server, token=jwt(), **FAST) as client:
         assert len(await play(client)) == 10
+        server.after = -1  # it has gone, or never will
+        await asyncio.sleep(0)
         async with client.channel("after", ack=True) as channel:
             assert (await channel.send("x", {})).acknowledged
     assert asyncio.all_tasks() == tasks
@@ -211,7 +213,7 @@ async def test_a_mistake_of_ours_costs_the_connection_and_is_reported(
     handle = client.engine.handle
 
     def broken(given: inputs.Input, now: Any) -> Any:
-        if isinstance(given, inputs.FrameReceived):
+        if isinstance(given, inputs.FramesReceived):
             client.engine.handle = handle  # type: ignore[method-assign]
             raise ZeroDivisionError
         return handle(given, now)
