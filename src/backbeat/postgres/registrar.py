@@ -207,10 +207,12 @@ class _Published(NamedTuple):
     Attributes:
         name: schema and name.
         columns: those that are published.
+        events: those that are published, of INSERT, UPDATE and DELETE.
     """
 
     name: tuple[str, str]
     columns: Collection[str]
+    events: Collection[str]
 
 
 class _Catalogue(NamedTuple):
@@ -324,8 +326,8 @@ class Registrar:
             },
         )
         published = {
-            oid: _Published((schema, table), columns)
-            for oid, schema, table, columns in await cursor.fetchall()
+            oid: _Published((schema, table), columns, events)
+            for oid, schema, table, columns, events in await cursor.fetchall()
         }
         access = await read_access(connection, published, {request.claims.role for request in requests})
         compared = [
@@ -588,6 +590,8 @@ def _checked(access: Access | None, role: str, binding: Binding, published: _Pub
         raise _refused(binding, f'role "{role}" does not exist', "42704")
     if not access.assumable:
         raise _refused(binding, f'permission denied to set role "{role}"', "42501")
+    if binding.event not in (ANY, *published.events):
+        raise _refused(binding, f"the publication leaves out every {binding.event}")
     for column in binding.form.select or ():
         if column not in access.readable:
             raise _refused(binding, f"invalid column for select {column}")

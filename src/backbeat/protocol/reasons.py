@@ -684,6 +684,7 @@ CHANGES_REFUSED = Reason(
     meaning="Postgres refused something in a subscription to row changes.",
     causes=(
         "The column of the filter does not exist.",
+        "The publication leaves out the event: `publish = 'insert'` has no UPDATE.",
         "The role of the token may not read the column, or any column of the table.",
         "The value of the filter cannot be read as the type of the column.",
         "The type of the column does not have the operator: no `lt` for `json`, no `like` for numbers.",

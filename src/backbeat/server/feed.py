@@ -111,6 +111,8 @@ class Feed:
         """What the channels have been told; None while every change arrives, and before the first one can."""
         self._refused: set[ChangeSubscription] = set()
         """Those whose subscription may succeed when the tables change."""
+        self._refused_since_the_look: set[ChangeSubscription] = set()
+        """Those of them who were refused since the last look: tables may have changed there and back."""
         self._realtime: Realtime | None = None
         self._held: deque[tuple[float, Sequence[Delivery]]] = deque()
 
@@ -185,7 +187,8 @@ class Feed:
             Refusal: a table, column or filter is not to be had, or the database is away.
         """
         assert isinstance(subscriber, ChangeSubscription)
-        self._refused.discard(subscriber)
+        tried_again = subscriber in self._refused
+        self._forget_refusal(subscriber)
         while True:
             published = self._published
             try:
@@ -195,6 +198,8 @@ class Feed:
             except Refusal:
                 if self._published is published:
                     self._refused.add(subscriber)
+                    if not tried_again:
+                        self._refused_since_the_look.add(subscriber)
                     raise
                 # The tables changed between the look at them and its result: the next change may be far off.
                 continue
@@ -220,8 +225,12 @@ class Feed:
     def unsubscribe(self, subscriber: Hashable) -> None:
         """Stop delivering row changes to a subscriber."""
         assert isinstance(subscriber, ChangeSubscription)
-        self._refused.discard(subscriber)
+        self._forget_refusal(subscriber)
         self._changes.unsubscribe(subscriber)
+
+    def _forget_refusal(self, subscriber: ChangeSubscription) -> None:
+        self._refused.discard(subscriber)
+        self._refused_since_the_look.discard(subscriber)
 
     def hand_over(self, subscriber: Hashable, successor: Hashable, claims: Claims) -> None:
         """Give what somebody is subscribed to to a successor with other claims, without a gap."""
@@ -388,12 +397,15 @@ class Feed:
         changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
         if self._published is None or changed:
             self._published = now
+        again, self._refused_since_the_look = self._refused_since_the_look, set()
+        for subscription in again:
+            subscription.renew(tell=False, since=looked_at)
         if not changed:
             return
         moved = changed - (before.keys() & now.keys())
         if looked_at is not None:
             log.info("published tables changed", tables=sorted(".".join(name) for name in changed))
-        concerned = [*self._refused, *(self._listening() if looked_at is not None else ())]
+        concerned = [*(self._refused - again), *(self._listening() if looked_at is not None else ())]
         for subscription in concerned:
             if subscription.concerns(changed):
                 subscription.renew(tell=subscription.concerns(moved), since=looked_at)

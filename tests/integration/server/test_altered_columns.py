@@ -189,3 +189,15 @@ async def test_a_generated_column_that_is_not_published_is_refused(
     async with server.client() as client:
         await client.join("realtime:x", token=server.token(), postgres_changes=[NEWS | {"filter": "c=eq.2"}])
         assert "c: it is not published" in (await system(client, "error"))["message"]
+
+
+async def test_an_event_that_the_publication_leaves_out_is_refused(
+    server: Running, database: Connection
+) -> None:
+    """It never comes, and whoever asked for it would wait for ever; it heals with the publication."""
+    await database.execute("alter publication supabase_realtime set (publish = 'insert, delete')")
+    async with server.client() as client:
+        await client.join("realtime:x", token=server.token(), postgres_changes=[NEWS | {"event": "UPDATE"}])
+        assert "the publication leaves out every UPDATE" in (await system(client, "error"))["message"]
+        await database.execute("alter publication supabase_realtime set (publish = 'insert, update, delete')")
+        await system(client, "ok")

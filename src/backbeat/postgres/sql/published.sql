@@ -1,4 +1,5 @@
--- The published tables that match pairs of schema and table, where `*` stands for all, with their published columns.
+-- The published tables that match pairs of schema and table, where `*` stands for all, with the columns and the events
+-- that are published.
 select c.oid::int8,
        n.nspname::text,
        c.relname::text,
@@ -10,8 +11,14 @@ select c.oid::int8,
          from pg_catalog.pg_attribute a
          where not to_jsonb(p) ? 'attnames'
            and a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+       ),
+       array(
+         select kind
+         from (values ('INSERT', b.pubinsert), ('UPDATE', b.pubupdate), ('DELETE', b.pubdelete)) as e (kind, is_published)
+         where is_published
        )
 from pg_catalog.pg_publication_tables p
+join pg_catalog.pg_publication b on b.pubname = p.pubname
 join pg_catalog.pg_namespace n on n.nspname = p.schemaname
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
 where p.pubname = %(publication)s
