@@ -342,6 +342,18 @@ async def test_the_meaning_of_uid_is_known_by_its_definition(
     assert (await songs.access()).uid_is_sub is known
 
 
+async def test_a_transaction_that_takes_its_time_holds_up_nothing(songs: Songs) -> None:
+    """Not even one that has gone on from a savepoint."""
+    songs.policy("true")
+    with psycopg.connect(songs.admin.info.dsn, password=songs.admin.info.password) as other:
+        other.execute("insert into members values (9, null)")
+        with other.transaction():
+            other.execute("insert into members values (9, null)")
+        async with asyncio.timeout(5):
+            assert (await songs.access()).audience is Audience.EVERYBODY
+        other.rollback()
+
+
 async def test_a_changed_policy_makes_the_question_void(songs: Songs) -> None:
     """What was read from the catalogue before does not decide anything after."""
     songs.policy("true")
