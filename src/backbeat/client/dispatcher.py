@@ -11,6 +11,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
@@ -95,9 +96,8 @@ class Dispatcher:
             self._task = self._tasks.start(self._run(), name=f"handlers of {self._name}")
 
     async def _run(self) -> None:
-        now = asyncio.get_running_loop().time
         try:
-            until = now() + TURN
+            until = monotonic() + TURN
             while self._waiting:
                 event, bindings = self._waiting.popleft()
                 for wish, handler in self._handlers:
@@ -111,9 +111,9 @@ class Dispatcher:
                         name = getattr(handler, "__qualname__", type(handler).__name__)
                         log.exception("the handler %s of %s raised", name, self._name)
                         self._failed(name, error)
-                if now() > until:
+                if monotonic() > until:
                     await asyncio.sleep(0)
-                    until = now() + TURN
+                    until = monotonic() + TURN
         finally:
             self._task = None
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
 
 from backbeat.errors import BackbeatError
 
@@ -51,8 +52,7 @@ Missing: TypeAlias = Literal["broadcasts", "changes"]
 """What may be missing after an interruption."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened.
 
     Attributes:
@@ -65,8 +65,7 @@ class Event:
 # The connection ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionChanged(Event):
+class ConnectionChanged(Event, frozen=True, kw_only=True):
     """The connection is in another state.
 
     Attributes:
@@ -80,8 +79,7 @@ class ConnectionChanged(Event):
     retry_in: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heartbeat(Event):
+class Heartbeat(Event, frozen=True, kw_only=True):
     """A heartbeat was sent, answered, or not answered in time.
 
     Attributes:
@@ -93,8 +91,7 @@ class Heartbeat(Event):
     latency: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Woke(Event):
+class Woke(Event, frozen=True, kw_only=True):
     """The machine, or this program, slept.
 
     Attributes:
@@ -104,8 +101,7 @@ class Woke(Event):
     slept: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BadFrame(Event):
+class BadFrame(Event, frozen=True, kw_only=True):
     """A frame made no sense, and was dropped.
 
     Attributes:
@@ -120,8 +116,7 @@ class BadFrame(Event):
 # Tokens -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenApplied(Event):
+class TokenApplied(Event, frozen=True, kw_only=True):
     """Another token is in use from now on.
 
     Attributes:
@@ -135,8 +130,7 @@ class TokenApplied(Event):
     expires_at: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSourceChanged(Event):
+class TokenSourceChanged(Event, frozen=True, kw_only=True):
     """Tokens come from somewhere else.
 
     Attributes:
@@ -148,8 +142,7 @@ class TokenSourceChanged(Event):
     before: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenProviderFailed(Event):
+class TokenProviderFailed(Event, frozen=True, kw_only=True):
     """The token source raised, answered nonsense, or did not answer; the token before stays in use.
 
     Attributes:
@@ -161,8 +154,7 @@ class TokenProviderFailed(Event):
     retry_in: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PinnedTokenExpiring(Event):
+class PinnedTokenExpiring(Event, frozen=True, kw_only=True):
     """A token given to `set_auth` ends soon, and nobody will replace it.
 
     Attributes:
@@ -172,8 +164,7 @@ class PinnedTokenExpiring(Event):
     seconds_left: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NotAJwt(Event):
+class NotAJwt(Event, frozen=True, kw_only=True):
     """What is used as a token is no JWT; servers ignore or refuse it.
 
     Attributes:
@@ -183,8 +174,7 @@ class NotAJwt(Event):
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClockSkewSuspected(Event):
+class ClockSkewSuspected(Event, frozen=True, kw_only=True):
     """The server says a token has ended that has time left here.
 
     Attributes:
@@ -197,8 +187,7 @@ class ClockSkewSuspected(Event):
 # Channels ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelEvent(Event):
+class ChannelEvent(Event, frozen=True, kw_only=True):
     """Something that happened on a channel.
 
     Attributes:
@@ -208,13 +197,11 @@ class ChannelEvent(Event):
     topic: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusEvent(ChannelEvent):
+class StatusEvent(ChannelEvent, frozen=True, kw_only=True):
     """A channel is in another state."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribed(StatusEvent):
+class Subscribed(StatusEvent, frozen=True, kw_only=True):
     """The channel is joined for the first time since `subscribe`.
 
     Attributes:
@@ -224,8 +211,7 @@ class Subscribed(StatusEvent):
     as_user: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interrupted(StatusEvent):
+class Interrupted(StatusEvent, frozen=True, kw_only=True):
     """The channel is not joined at the moment.
 
     Attributes:
@@ -237,8 +223,7 @@ class Interrupted(StatusEvent):
     retry_in: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resumed(StatusEvent):
+class Resumed(StatusEvent, frozen=True, kw_only=True):
     """The channel is joined again.
 
     Attributes:
@@ -250,8 +235,7 @@ class Resumed(StatusEvent):
     as_user: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelDenied(StatusEvent):
+class ChannelDenied(StatusEvent, frozen=True, kw_only=True):
     """The channel will not be joined until the token or its configuration changes.
 
     Attributes:
@@ -261,8 +245,7 @@ class ChannelDenied(StatusEvent):
     error: BackbeatError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelClosed(StatusEvent):
+class ChannelClosed(StatusEvent, frozen=True, kw_only=True):
     """The channel was left, as asked.
 
     Attributes:
@@ -272,8 +255,7 @@ class ChannelClosed(StatusEvent):
     acknowledged: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JoinedAsAnon(ChannelEvent):
+class JoinedAsAnon(ChannelEvent, frozen=True, kw_only=True):
     """The channel has row changes and no user's token: rows that belong to somebody will not arrive.
 
     Attributes:
@@ -283,8 +265,7 @@ class JoinedAsAnon(ChannelEvent):
     tables: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gap(ChannelEvent):
+class Gap(ChannelEvent, frozen=True, kw_only=True):
     """Something is missing, and nobody will send it: read it again from where it is stored.
 
     Attributes:
@@ -300,8 +281,7 @@ class Gap(ChannelEvent):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroadcastEvent(ChannelEvent):
+class BroadcastEvent(ChannelEvent, frozen=True, kw_only=True):
     """A broadcast.
 
     Attributes:
@@ -312,7 +292,7 @@ class BroadcastEvent(ChannelEvent):
 
     event: str
     payload: Any
-    meta: Mapping[str, Any] = field(default_factory=dict)
+    meta: Mapping[str, Any] = {}
 
     @property
     def replayed(self) -> bool:
@@ -320,8 +300,7 @@ class BroadcastEvent(ChannelEvent):
         return self.meta.get("replayed") is True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeEvent(ChannelEvent, Generic[R]):
+class ChangeEvent(ChannelEvent, Generic[R], frozen=True, kw_only=True):
     """A row changed.
 
     Attributes:
@@ -348,28 +327,23 @@ class ChangeEvent(ChannelEvent, Generic[R]):
         return type(self).__name__.upper()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Insert(ChangeEvent[R]):
+class Insert(ChangeEvent[R], frozen=True, kw_only=True):
     """A row was inserted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Update(ChangeEvent[R]):
+class Update(ChangeEvent[R], frozen=True, kw_only=True):
     """A row was updated."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delete(ChangeEvent[R]):
+class Delete(ChangeEvent[R], frozen=True, kw_only=True):
     """A row was deleted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PresenceEvent(ChannelEvent):
+class PresenceEvent(ChannelEvent, frozen=True, kw_only=True):
     """Who is present has changed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PresenceSync(PresenceEvent):
+class PresenceSync(PresenceEvent, frozen=True, kw_only=True):
     """What is known about who is present is complete, after a change.
 
     Attributes:
@@ -379,8 +353,7 @@ class PresenceSync(PresenceEvent):
     state: Mapping[str, tuple[Mapping[str, Any], ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PresenceJoin(PresenceEvent):
+class PresenceJoin(PresenceEvent, frozen=True, kw_only=True):
     """Somebody came.
 
     Attributes:
@@ -394,8 +367,7 @@ class PresenceJoin(PresenceEvent):
     joined: tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PresenceLeave(PresenceEvent):
+class PresenceLeave(PresenceEvent, frozen=True, kw_only=True):
     """Somebody went.
 
     Attributes:
@@ -409,8 +381,7 @@ class PresenceLeave(PresenceEvent):
     left: tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PresenceUpdate(PresenceEvent):
+class PresenceUpdate(PresenceEvent, frozen=True, kw_only=True):
     """Somebody who is present tracks something else; `PresenceJoin` and `PresenceLeave` follow.
 
     Attributes:
@@ -424,8 +395,7 @@ class PresenceUpdate(PresenceEvent):
     after: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SystemEvent(ChannelEvent):
+class SystemEvent(ChannelEvent, frozen=True, kw_only=True):
     """The server says something about a channel.
 
     Attributes:
@@ -444,8 +414,7 @@ class SystemEvent(ChannelEvent):
 # The user's side --------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandlerFailed(Event):
+class HandlerFailed(Event, frozen=True, kw_only=True):
     """A handler raised, or a row did not fit its model; nobody else noticed.
 
     Attributes:
@@ -457,8 +426,7 @@ class HandlerFailed(Event):
     error: Exception
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overflow(Event):
+class Overflow(Event, frozen=True, kw_only=True):
     """Events were lost because they were taken out more slowly than they came in.
 
     Attributes:

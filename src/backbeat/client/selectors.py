@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypedDict, TypeVar
 
 import msgspec
@@ -150,4 +150,4 @@ def convert_row(event: events.ChangeEvent[Any], model: type[R] | None) -> events
         return event
     validate = getattr(model, "model_validate", None)
     row = validate(event.new) if validate is not None else msgspec.convert(event.new, model, strict=False)
-    return replace(event, new=row)
+    return msgspec.structs.replace(event, new=row)

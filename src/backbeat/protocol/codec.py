@@ -180,46 +180,48 @@ def _user_broadcast_push(data: bytes) -> BinaryBroadcast:
     Raises:
         ProtocolError: it is truncated, of another kind, or its parts are not what they claim to be.
     """
-    (join_ref, ref, topic, user_event, _), payload, is_json = _binary(data, USER_BROADCAST_PUSH, fields=5)
+    if len(data) < 7 or data[0] != USER_BROADCAST_PUSH:
+        raise ProtocolError("The binary frame is truncated, or not a broadcast push (kind 3).")
+    start = 7
+    parts: list[bytes] = []
+    for length in data[1:6]:
+        parts.append(data[start : start + length])
+        start += length
+    if start > len(data):
+        raise ProtocolError("The binary frame is truncated.")
+    is_json, payload = data[6] != 0, data[start:]
+    try:
+        join_ref, ref, topic, user_event, metadata = (part.decode() for part in parts)
+        if metadata:
+            msgspec.json.decode(metadata, type=dict[str, msgspec.Raw])
+        if is_json:
+            payload.isascii() or payload.decode()
+            _raw.decode(payload)
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError("A part of the binary frame is not the text or JSON it should be.") from error
     return BinaryBroadcast(join_ref or None, ref or None, topic, user_event, payload, is_json)
 
 
 def decode_user_broadcast(data: bytes) -> UserBroadcast:
     """Read one binary frame: a user broadcast (kind 4), the only kind stock servers send (section 2.3).
 
+    Whether payload and metadata are what they claim to be is left to whoever reads them.
+
     Raises:
-        ProtocolError: it is truncated, of another kind, or its parts are not what they claim to be.
+        ProtocolError: it is truncated, of another kind, or topic or event are no text.
     """
-    (topic, user_event, metadata), payload, is_json = _binary(data, USER_BROADCAST, fields=3)
-    return UserBroadcast(topic, user_event, payload, is_json, metadata.encode())
-
-
-def _binary(data: bytes, kind: int, *, fields: int) -> tuple[list[str], bytes, bool]:
-    """Read a binary frame: its kind, the lengths of its fields, how it is encoded, fields, payload.
-
-    The last field is the metadata: JSON text of an object, or empty.
-    """
-    start = 2 + fields
-    if len(data) < start or data[0] != kind:
-        raise ProtocolError(f"The binary frame is truncated, or not a broadcast (kind {kind}).")
-    is_json = data[start - 1] != 0
-    parts: list[bytes] = []
-    for length in data[1 : 1 + fields]:
-        parts.append(data[start : start + length])
-        start += length
-    if start > len(data):
+    if len(data) < 5 or data[0] != USER_BROADCAST:
+        raise ProtocolError("The binary frame is truncated, or not a broadcast (kind 4).")
+    event_at = 5 + data[1]
+    metadata_at = event_at + data[2]
+    payload_at = metadata_at + data[3]
+    if payload_at > len(data):
         raise ProtocolError("The binary frame is truncated.")
-    payload = data[start:]
     try:
-        texts = [part.decode() for part in parts]
-        if parts[-1]:
-            msgspec.json.decode(parts[-1], type=dict[str, msgspec.Raw])
-        if is_json:
-            payload.isascii() or payload.decode()
-            _raw.decode(payload)
-    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError("A part of the binary frame is not the text or JSON it should be.") from error
-    return texts, payload, is_json
+        topic, user_event = data[5:event_at].decode(), data[event_at:metadata_at].decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError("A part of the binary frame is not the text it should be.") from error
+    return UserBroadcast(topic, user_event, data[payload_at:], data[4] != 0, data[metadata_at:payload_at])
 
 
 def encode_user_broadcast(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
+
+import msgspec
 
 __all__ = [
     "PHOENIX",
@@ -40,8 +41,7 @@ class Event:
     SYSTEM: Final = "system"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One message from a client, its payload still JSON text.
 
     Attributes:
@@ -59,8 +59,7 @@ class Message:
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class BinaryBroadcast:
+class BinaryBroadcast(msgspec.Struct, frozen=True):
     """A broadcast that came as a binary frame (kind 3): its payload is never looked into.
 
     Attributes:
@@ -79,8 +78,7 @@ class BinaryBroadcast:
     is_json: bool
 
 
-@dataclass(frozen=True, slots=True)
-class UserBroadcast:
+class UserBroadcast(msgspec.Struct, frozen=True):
     """A broadcast that comes from a server as a binary frame (kind 4).
 
     Attributes:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+import msgspec
+
 from backbeat.client.events import Event
 
 __all__ = [
@@ -119,8 +121,7 @@ class Settle:
     error: Exception | None
 
 
-@dataclass(frozen=True, slots=True)
-class Emit:
+class Emit(msgspec.Struct, frozen=True):
     """Tell the user something.
 
     Attributes:
