@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 import msgspec
 
-from backbeat.client.config import ChangeBinding, ChannelConfig
+from backbeat.client.config import ChannelConfig
 from backbeat.client.consumers import MAXSIZE, Consumers
 from backbeat.client.dispatcher import Handler
 from backbeat.client.engine import inputs
@@ -333,8 +333,7 @@ class Channel:
 
     def deliver(self, event: Event, matched: tuple[int, ...]) -> None:
         """Pass an event on to handlers and streams; called by the client."""
-        bindings: list[ChangeBinding] = [self._config.changes[index] for index in matched]
-        self._consumers.put(event, bindings)
+        self._consumers.put(event, [self._config.changes[index] for index in matched] if matched else ())
         if isinstance(event, ChannelDenied):
             self._consumers.end(event.error)
 

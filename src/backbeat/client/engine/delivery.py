@@ -58,18 +58,24 @@ class Delivery:
         self.presence.forget()
         self.continuity.forget()
 
-    def receive(self, message: Message | UserBroadcast, config: ChannelConfig) -> None:
+    def user_broadcast(self, message: UserBroadcast) -> None:
+        """Turn a binary broadcast into an event.
+
+        Raises:
+            ProtocolError: it makes no sense.
+        """
+        payload = json_value(message.payload) if message.is_json else message.payload
+        meta = json_object(message.metadata) if message.metadata else {}
+        self._broadcast(message.user_event, payload, meta)
+
+    def receive(self, message: Message, config: ChannelConfig) -> None:
         """Turn a message into events.
 
         Raises:
             ProtocolError: it makes no sense.
         """
         now = self._turn.now.wall
-        if isinstance(message, UserBroadcast):
-            payload = json_value(message.payload) if message.is_json else message.payload
-            meta = json_object(message.metadata) if message.metadata else {}
-            self._broadcast(message.user_event, payload, meta)
-        elif message.event == Event.BROADCAST:
+        if message.event == Event.BROADCAST:
             self._text_broadcast(json_object(message.payload))
         elif message.event == Event.POSTGRES_CHANGES:
             self._change(message.payload, config)
@@ -89,7 +95,7 @@ class Delivery:
         self._broadcast(event, message.get("payload"), meta if isinstance(meta, dict) else {})
 
     def _broadcast(self, event: str, payload: object, meta: dict[str, Any]) -> None:
-        if self.continuity.is_new(meta):
+        if not meta or self.continuity.is_new(meta):
             self._turn.emit(
                 events.BroadcastEvent(
                     at=self._turn.now.wall, topic=self._topic, event=event, payload=payload, meta=meta

@@ -134,11 +134,11 @@ class Engine:
         self.link.socket_closed(given.connection, given.code, given.reason)
 
     def _frames(self, given: inputs.FramesReceived) -> None:
+        if given.connection != self.link.connection or not self.link.is_open:
+            self.stale += len(given.frames)
+            return
+        self.link.heard_at = self._turn.now.wall
         for frame in given.frames:
-            if given.connection != self.link.connection or not self.link.is_open:
-                self.stale += 1
-                continue
-            self.link.heard_at = self._turn.now.wall
             try:
                 self._read(frame)
             except ProtocolError as error:

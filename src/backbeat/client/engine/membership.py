@@ -631,7 +631,7 @@ class Membership:
         """
         if isinstance(message, UserBroadcast):
             if self.state is ChannelState.JOINED:
-                self._delivery.receive(message, self.config)
+                self._delivery.user_broadcast(message)
         elif message.event == Event.REPLY:
             self._receive_reply(message)
         elif message.join_ref is not None and message.join_ref != self._join_ref:

@@ -54,7 +54,7 @@ class Turn:
             channel: the channel it happened on.
             bindings: which change bindings of the channel it matches.
         """
-        self.do(Emit(event, channel, bindings))
+        self._effects.append(Emit(event, channel, bindings))
 
     def settle(self, ticket: int, value: Any = None) -> None:
         """End the wait for a ticket with a result."""
