@@ -53,7 +53,7 @@ class Channel:
         self.topic = inner.topic
         self.client = client
         self._io = client.io
-        self.presence = ChannelPresence(self._io, inner.presence)
+        self.presence = ChannelPresence(client, inner.presence)
         self.inner = inner
 
     def __repr__(self) -> str:
@@ -177,14 +177,14 @@ class Channel:
             timeout: seconds that the iteration waits for each event before it raises `TimeoutError`.
         """
         inner = self._io.run(self.inner.events, *selectors, maxsize=maxsize, overflow=overflow)
-        return EventStream(self._io, inner, timeout=timeout)
+        return EventStream(self.client, inner, timeout=timeout)
 
     def broadcasts(
         self, event: str = ANY, *, maxsize: int = MAXSIZE, timeout: float | None = None
     ) -> EventStream[BroadcastEvent]:
         """Broadcasts of an event, or of all, as an iterator."""
         inner = self._io.run(self.inner.broadcasts, event, maxsize=maxsize)
-        return EventStream(self._io, inner, timeout=timeout)
+        return EventStream(self.client, inner, timeout=timeout)
 
     @overload
     def changes(
@@ -218,7 +218,7 @@ class Channel:
     ) -> EventStream[Any]:
         """Row changes as an iterator; its arguments are those of `on_change` and `events`."""
         inner: Any = self._io.run(partial(self.inner.changes, table, model=model, maxsize=maxsize, **options))
-        return EventStream(self._io, inner, timeout=timeout)
+        return EventStream(self.client, inner, timeout=timeout)
 
     def _on(self, handler: Handler | None, listen: Callable[[], Any]) -> Callable[[H], H]:
         return self.client.listen(self._io.run(listen), handler)

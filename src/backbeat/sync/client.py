@@ -308,7 +308,7 @@ class RealtimeClient:
             timeout: seconds that the iteration waits for each event before it raises `TimeoutError`.
         """
         inner = self.io.run(self._inner.events, *kinds, maxsize=maxsize, overflow=overflow)
-        return EventStream(self.io, inner, timeout=timeout)
+        return EventStream(self, inner, timeout=timeout)
 
     def listen(self, register: Callable[[Callback], object], handler: Handler | None) -> Callable[[H], H]:
         """Register a handler, and return what registers others; called by channels."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
 import itertools
 import logging
 import os
@@ -91,7 +92,7 @@ class IoThread:
             ClientForked: the thread runs in another process.
             ClientClosed: the end came before, or meanwhile.
         """
-        _refuse_in_event_loop(work)
+        _refuse_in_event_loop()
         future = self._submit(work, *args, **kwargs)
         try:
             return future.result()
@@ -160,7 +161,7 @@ class IoThread:
         if self.forked:
             return
         if not self._stopping:
-            _refuse_in_event_loop(self._closing)
+            _refuse_in_event_loop()
             try:
                 self._submit(self._closing).result(timeout)
             except (ClientClosed, futures.CancelledError):
@@ -296,7 +297,7 @@ async def _cancel_all() -> None:
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-def _refuse_in_event_loop(work: Callable[..., object]) -> None:
+def _refuse_in_event_loop() -> None:
     """Refuse to wait where an event loop would stand still."""
     try:
         asyncio.get_running_loop()
@@ -304,11 +305,19 @@ def _refuse_in_event_loop(work: Callable[..., object]) -> None:
         return
     if _in_notebook():
         return
-    name = getattr(work, "__qualname__", "This call")
     raise SyncCallInAsyncContext(
-        f"{name}() of the blocking client would stop the event loop that runs in this thread.",
+        f"{_public_call()}() of the blocking client would stop the event loop that runs in this thread.",
         hint="Await the same call of `backbeat.RealtimeClient`, or use `asyncio.to_thread`.",
     )
+
+
+def _public_call() -> str:
+    """What the user called: the last function of this package on the way out."""
+    frame, name = inspect.currentframe(), ""
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(__package__):
+        name = frame.f_code.co_qualname
+        frame = frame.f_back
+    return name
 
 
 def _in_notebook() -> bool:

@@ -10,7 +10,7 @@ from backbeat.sync.streams import EventStream
 if TYPE_CHECKING:
     from backbeat.client import presence
     from backbeat.client.events import PresenceEvent
-    from backbeat.sync.io_thread import IoThread
+    from backbeat.sync.client import RealtimeClient
 
 __all__ = ["ChannelPresence"]
 
@@ -21,12 +21,13 @@ class ChannelPresence:
     Arguments, results and errors are those of the asyncio client.
 
     Args:
-        io: the client's thread.
+        client: the client.
         inner: the presence of the asyncio client.
     """
 
-    def __init__(self, io: IoThread, inner: presence.ChannelPresence) -> None:
-        self._io = io
+    def __init__(self, client: RealtimeClient, inner: presence.ChannelPresence) -> None:
+        self._client = client
+        self._io = client.io
         self._inner = inner
 
     @property
@@ -44,4 +45,4 @@ class ChannelPresence:
 
     def events(self, *, maxsize: int = 1000, timeout: float | None = None) -> EventStream[PresenceEvent]:
         """Who comes and goes, as an iterator."""
-        return EventStream(self._io, self._io.run(self._inner.events, maxsize=maxsize), timeout=timeout)
+        return EventStream(self._client, self._io.run(self._inner.events, maxsize=maxsize), timeout=timeout)

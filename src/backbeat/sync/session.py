@@ -150,7 +150,7 @@ class AuthContext(NamesItsMethods):
         Args:
             timeout: seconds that the iteration waits for each event before it raises `TimeoutError`.
         """
-        return EventStream(self.io, self.io.call(self.follow), timeout=timeout)
+        return EventStream(self, self.io.call(self.follow), timeout=timeout)
 
     def on_change(self, handler: Handler) -> Callable[[], None]:
         """Call a function with each event, INITIAL_SESSION first; returns a function that ends this."""

@@ -12,7 +12,8 @@ from backbeat.errors import ClientClosed
 
 if TYPE_CHECKING:
     from backbeat.client import streams
-    from backbeat.sync.io_thread import IoThread
+    from backbeat.sync.client import RealtimeClient
+    from backbeat.sync.session import AuthContext
 
 __all__ = ["EventStream"]
 
@@ -31,13 +32,20 @@ class EventStream(Generic[E]):
     Several threads may iterate: each event goes to one of them. A stream that nobody holds is closed.
 
     Args:
-        io: the client's thread.
+        owner: whose events they are; it lives as long as the stream.
         inner: the stream of the asyncio client.
         timeout: seconds that the iteration waits for each event; None waits for ever.
     """
 
-    def __init__(self, io: IoThread, inner: streams.EventStream[E], *, timeout: float | None) -> None:
-        self._io = io
+    def __init__(
+        self,
+        owner: RealtimeClient | AuthContext,
+        inner: streams.EventStream[E],
+        *,
+        timeout: float | None,
+    ) -> None:
+        self._owner = owner
+        self._io = owner.io
         self._inner = inner
         self._timeout = timeout
         self._turn = threading.Lock()

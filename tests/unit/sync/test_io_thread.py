@@ -61,7 +61,7 @@ async def test_a_call_that_would_stop_a_running_loop_is_refused(client: Realtime
     channel = client.channel("room")
     channel.on_broadcast("hi", print)
     with pytest.raises(
-        SyncCallInAsyncContext, match=r"Channel\.subscribe\(\) of the blocking client"
+        SyncCallInAsyncContext, match=r"^Channel\.subscribe\(\) of the blocking client"
     ) as refused:
         channel.subscribe()
     assert isinstance(refused.value, BackbeatError)
@@ -73,7 +73,9 @@ async def test_a_running_loop_may_pass_the_call_to_a_thread(client: RealtimeClie
     """As the error says."""
     await asyncio.to_thread(client.connect)
     assert client.is_connected
-    with pytest.raises(SyncCallInAsyncContext):
+    with pytest.raises(SyncCallInAsyncContext, match=r"^EventStream\.__next__\(\) of the"):
+        next(client.events())
+    with pytest.raises(SyncCallInAsyncContext, match=r"^RealtimeClient\.close\(\) of the"):
         client.close()
     await asyncio.to_thread(client.close)
 

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from tests.unit.sync.conftest import SOON
 
+from backbeat.client.events import BroadcastEvent
 from backbeat.errors import ClientError
-from backbeat.sync import Broadcast, Channel, RealtimeClient
+from backbeat.sync import Broadcast, Channel, EventStream, RealtimeClient
 from backbeat.testing import MemoryServer
 
 
@@ -99,6 +100,22 @@ def test_a_loop_that_is_left_ends_the_queue_too(channel: Channel, server: Memory
     gc.collect()
     tell(channel, server, 2)
     assert channel.waiting == 0
+
+
+def test_it_keeps_its_client(server: MemoryServer) -> None:
+    """A program may hold nothing but the stream, and receives what comes."""
+
+    def listen() -> EventStream[BroadcastEvent]:
+        client = RealtimeClient("ws://memory", "key", transport=server)
+        return client.channel("room", receive_own=True).subscribe().broadcasts("n", timeout=SOON)
+
+    stream = listen()
+    gc.collect()
+    client = stream._owner
+    assert isinstance(client, RealtimeClient)
+    client.channel("room", receive_own=True).send("n", {"n": 1})
+    assert next(stream).payload == {"n": 1}
+    client.close()
 
 
 def test_each_event_goes_to_one_of_several_threads(channel: Channel, server: MemoryServer) -> None:
