@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 PREAMBLE = """
-import os, signal, sys, threading, time
+import os, signal, sys, threading, time, warnings
 from backbeat.errors import BackbeatError
 from backbeat.sync import RealtimeClient
 from backbeat.testing import MemoryServer
@@ -141,6 +141,7 @@ def test_after_a_fork_the_child_is_told_and_the_parent_goes_on() -> None:
         unused = RealtimeClient("ws://memory", "key", transport=server)
         channel = client.channel("room", ack=True).subscribe()
         stream = channel.broadcasts()
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 advises against what is tested here
         child = os.fork()
         if child == 0:
             print(client.state, client.is_connected, channel.state)
