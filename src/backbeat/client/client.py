@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random as chance
 import ssl as tls
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from backbeat.client.engine.membership import ChannelState
 from backbeat.client.events import Event, HandlerFailed, Overflow
 from backbeat.client.explain import ClientReport, Reporter
 from backbeat.client.http import BroadcastApi
-from backbeat.client.provider import TokenArgument, TokenSource, check_token
+from backbeat.client.provider import Auth, TokenArgument, TokenSource, check_token
 from backbeat.client.selectors import Change, Wish
 from backbeat.client.settings import ClientSettings, SettingsOptions
 from backbeat.client.streams import EventStream, OverflowPolicy
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from backbeat.client.engine.turn import Now
 
 __all__ = ["ClientStats", "RealtimeClient"]
+
+log = logging.getLogger("backbeat.client")
 
 H = TypeVar("H", bound=Handler)
 
@@ -125,6 +128,8 @@ class RealtimeClient:
         if not apikey or not isinstance(apikey, str):
             raise ConfigurationError("API key is required to connect to Realtime")
         self.settings = replace(settings or ClientSettings(), **options)
+        for advice in self.settings.advice():
+            log.warning(advice)
         self._endpoint = Endpoint.of(url, vsn=self.settings.vsn, params=params)
         self._headers = dict(headers or {})
         if api_key_in != "query":
@@ -367,11 +372,14 @@ class RealtimeClient:
         """What is known about the token in use; not the token."""
         return self.engine.keeper.state()
 
-    async def set_auth(self, token: str | None = None, *, pin: bool = True) -> AuthState:
-        """Use a token from now on; without one, go back to what the client was made with.
+    async def set_auth(
+        self, token: str | Literal[Auth.SOURCE] | None = Auth.SOURCE, *, pin: bool = True
+    ) -> AuthState:
+        """Use a token from now on; without an argument, go back to what the client was made with.
 
         Args:
-            token: the user's token. Channels that are joined are told at once.
+            token: the user's token. Channels that are joined are told at once. None does what `clear_auth`
+                does: nobody is signed in.
             pin: whether it stays until `set_auth()` or `clear_auth()`; else only until the token source
                 answers the next time.
 
@@ -379,6 +387,8 @@ class RealtimeClient:
             TypeError: that is no token.
         """
         if token is None:
+            return await self.clear_auth()
+        if token is Auth.SOURCE:
             return await self._auth(inputs.UseSource)
         value = check_token(token)
         return await self._auth(lambda ticket: inputs.SetAuth(ticket, value, pin))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from enum import Enum
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
-__all__ = ["TokenArgument", "TokenCallback", "TokenProvider", "TokenSource"]
+__all__ = ["Auth", "TokenArgument", "TokenCallback", "TokenProvider", "TokenSource"]
 
 
 @runtime_checkable
@@ -28,6 +29,13 @@ TokenCallback: TypeAlias = Callable[[], "str | Awaitable[str | None] | None"]
 
 TokenArgument: TypeAlias = "str | TokenCallback | TokenProvider | None"
 """What a client takes as `token`."""
+
+
+class Auth(Enum):
+    """What may be given to `set_auth` in place of a token."""
+
+    SOURCE = "source"
+    """What the client was made with."""
 
 
 class TokenSource:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from backbeat.errors import ConfigurationError
 
-__all__ = ["ClientSettings", "SettingsOptions"]
+__all__ = ["SHORTEST_JOIN", "ClientSettings", "SettingsOptions"]
+
+
+LONGEST_SILENCE: Final = 55.0
+"""Seconds between heartbeats with which no server closes the socket (client specification, H-2)."""
+
+SHORTEST_JOIN: Final = 7.0
+"""Seconds with which the reason of a refused join is heard (client specification, M-8)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +77,26 @@ class ClientSettings:
     require_user_token: bool = False
     resume: bool = True
 
+    def advice(self) -> list[str]:
+        """What is allowed, and will cause trouble."""
+        found = []
+        if self.heartbeat_interval > LONGEST_SILENCE:
+            found.append(
+                f"heartbeat_interval is {self.heartbeat_interval:g} s: servers close a socket after 60 s"
+            )
+        if self.join_timeout < SHORTEST_JOIN:
+            found.append(
+                f"join_timeout is {self.join_timeout:g} s: Supabase's server tells why it refuses after 5 s"
+            )
+        return found
+
     def __post_init__(self) -> None:
         if not self.backoff or min(self.backoff) <= 0:
             raise ConfigurationError("`backoff` needs at least one wait, and each above 0.")
         if not 0 <= self.jitter <= 1:
             raise ConfigurationError("`jitter` is a part of a wait: 0 to 1.")
+        if self.heartbeat_interval <= 0 or self.heartbeat_timeout <= 0:
+            raise ConfigurationError("`heartbeat_interval` and `heartbeat_timeout` have to be above 0.")
         if self.joins_per_second < 1 or self.presence_calls < 1 or self.push_buffer < 1:
             raise ConfigurationError(
                 "`joins_per_second`, `presence_calls` and `push_buffer` have to be at least 1."

@@ -17,6 +17,7 @@ from backbeat.client import client as asyncio_client
 from backbeat.client.consumers import MAXSIZE
 from backbeat.client.driver import system_clock
 from backbeat.client.engine.link import LinkState
+from backbeat.client.provider import Auth
 from backbeat.client.streams import OverflowPolicy
 from backbeat.errors import ClientClosed, ConfigurationError
 from backbeat.sync.callbacks import BATCH, Callback, Callbacks, Dispatch, Handler
@@ -270,8 +271,10 @@ class RealtimeClient:
         """What is known about the token in use; not the token."""
         return self.io.run(lambda: self._inner.auth_state)
 
-    def set_auth(self, token: str | None = None, *, pin: bool = True) -> AuthState:
-        """Use a token from now on; without one, go back to what the client was made with."""
+    def set_auth(
+        self, token: str | Literal[Auth.SOURCE] | None = Auth.SOURCE, *, pin: bool = True
+    ) -> AuthState:
+        """Use a token from now on; without an argument, go back to what the client was made with."""
         return self.io.call(self._inner.set_auth, token, pin=pin)
 
     def clear_auth(self) -> AuthState:

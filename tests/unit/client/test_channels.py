@@ -175,6 +175,17 @@ def test_removing_one_channel_touches_no_other() -> None:
     assert (one in world.engine.channels, world.state(two)) == (False, "joined")
 
 
+def test_a_channel_that_is_removed_is_forgotten_when_it_is_left() -> None:
+    """Whether the server says so or not, and however long that takes."""
+    world = World()
+    channel = world.joined()
+    world.server.ignore("phx_leave")
+    world.remove(channel)
+    assert channel in world.engine.channels
+    world.advance(5)
+    assert world.engine.channels == {}
+
+
 @pytest.mark.parametrize("event", ["phx_close", "phx_error"])
 def test_a_channel_that_the_server_ends_comes_back(event: str) -> None:
     """With a status that says why, and after a wait."""

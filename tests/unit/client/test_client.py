@@ -599,6 +599,23 @@ async def test_a_source_that_sets_the_token_itself_does_not_lock_up(
     assert client.auth_state.pinned
 
 
+async def test_no_token_is_not_the_same_as_no_argument(make_client: MakeClient) -> None:
+    """`set_auth(None)` signs out, as a program means that passes the token of a session that ended."""
+    client = make_client(token=T1)
+    assert (await client.set_auth()).sub == "eric"
+    assert (await client.set_auth(None)).signed_out
+    assert (await client.set_auth()).sub == "eric"
+
+
+@pytest.mark.parametrize("options", [{"join_timeout": 5.0}, {"heartbeat_interval": 60.0}])
+def test_settings_that_cause_trouble_are_said(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
+    """They are allowed."""
+    RealtimeClient("ws://memory", "key", **options)
+    assert next(iter(options)) in caplog.text
+
+
 async def test_auth_ready_waits_for_the_answer(make_client: MakeClient) -> None:
     """And asks, if nobody did."""
     client = make_client(token=async_token)

@@ -226,6 +226,19 @@ def test_waking_up_does_not_trust_the_old_connection() -> None:
     assert world.of(events.Woke)[0].slept == pytest.approx(600)
 
 
+def test_a_heartbeat_that_is_much_too_late_means_sleep_too() -> None:
+    """There are systems whose steady clock goes on while they sleep."""
+    world = World(source=True, answer=jwt())
+    world.joined()
+    asked = len(world.asked)
+    world.steady += 3000
+    world.wall += 3000
+    world.tell(inputs.TimerFired(Timer("heartbeat")))
+    assert world.of(events.Woke)[0].slept == pytest.approx(2975)
+    assert len(world.asked) > asked
+    assert len(world.server.of("heartbeat")) == 1
+
+
 def test_waking_up_does_not_wait_for_the_next_attempt() -> None:
     """Whatever was waited for may be long over."""
     world = World()

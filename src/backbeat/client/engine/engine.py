@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from backbeat.client import events
 from backbeat.client.engine import inputs
+from backbeat.client.engine.heartbeat import BEAT
 from backbeat.client.engine.keeper import ANSWER, REFRESH, RETRY, TokenKeeper
 from backbeat.client.engine.link import TIMERS, Link
 from backbeat.client.engine.membership import ChannelState, Membership
@@ -58,6 +59,7 @@ class Engine:
         self.link = Link(self._turn, self._wire, self)
         self.keeper = TokenKeeper(self._turn, static=static, can_ask=can_ask, changed=self._token_changed)
         self.channels: dict[int, Membership] = {}
+        self._removed: set[int] = set()
         self._handlers: Mapping[type[inputs.Input], Callable[[Any], None]] = {
             inputs.SocketOpened: self._socket_opened,
             inputs.SocketRefused: self._socket_refused,
@@ -103,7 +105,14 @@ class Engine:
         self._notice_sleep(now)
         self._handlers[type(given)](given)
         self._roster.advance()
+        self._forget_removed()
         return self._turn.take()
+
+    def _forget_removed(self) -> None:
+        """Forget the channels that were removed, as soon as they are left."""
+        for number in [n for n in self._removed if self.channels[n].state is ChannelState.CLOSED]:
+            self._removed.discard(number)
+            del self.channels[number]
 
     def _notice_sleep(self, now: Now) -> None:
         """Notice that the machine slept: the wall clock went on, the steady one did not (R-8).
@@ -112,9 +121,17 @@ class Engine:
         """
         drift, before = now.wall - now.steady, self._drift
         self._drift = drift
-        if before is None or drift - before <= self._turn.settings.wake_jump or self._is_closed:
-            return
-        self._turn.emit(events.Woke(at=now.wall, slept=drift - before))
+        if before is not None and drift - before > self._turn.settings.wake_jump and not self._is_closed:
+            self._woke(drift - before)
+
+    def _notice_stall(self) -> None:
+        """Notice it where the steady clock goes on during sleep: by a heartbeat that is much too late."""
+        late = self.link.heartbeat.late
+        if late > max(self.settings.wake_jump, 2 * self.settings.heartbeat_interval):
+            self._woke(late)
+
+    def _woke(self, slept: float) -> None:
+        self._turn.emit(events.Woke(at=self._turn.now.wall, slept=slept))
         if any(each.wanted for each in self.channels.values()):
             self.keeper.ask(anew=True)
         self.link.woke()
@@ -195,7 +212,8 @@ class Engine:
         if timer in (ANSWER, REFRESH, RETRY):
             self.keeper.fired(timer)
         elif timer in TIMERS:
-            if timer.name == "heartbeat":
+            if timer == BEAT:
+                self._notice_stall()
                 self.keeper.ask_if_old()
             self.link.fired(timer)
         elif timer != PACE and (membership := self.channels.get(timer.subject)) is not None:
@@ -267,6 +285,7 @@ class Engine:
             for membership in self._each():
                 membership.close(error)
             self.channels.clear()
+            self._removed.clear()
             self.keeper.close()
             self._turn.stop(PACE)
         self.link.close(given.ticket)
@@ -306,9 +325,8 @@ class Engine:
             self.link.not_needed()
 
     def _remove(self, given: inputs.RemoveChannel) -> None:
-        membership = self.channels.get(given.channel)
-        if membership is not None and membership.state is ChannelState.CLOSED:
-            del self.channels[given.channel]
+        if given.channel in self.channels:
+            self._removed.add(given.channel)
 
     def _broadcast(self, given: inputs.Broadcast) -> None:
         if (membership := self._member(given.ticket, given.channel)) is not None:

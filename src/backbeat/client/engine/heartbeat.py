@@ -37,11 +37,22 @@ class HeartbeatMonitor:
         self._send = send
         self._pending: tuple[str, float] | None = None
         self._waiting: list[int] = []
+        self._due_at = 0.0
         self.latency: float | None = None
 
     def begin(self) -> None:
         """Send the first heartbeat after one interval: the connection has just proved itself."""
-        self._turn.start(BEAT, self._turn.settings.heartbeat_interval)
+        self._schedule()
+
+    @property
+    def late(self) -> float:
+        """By how many seconds the heartbeat that is due now is late."""
+        return self._turn.now.steady - self._due_at
+
+    def _schedule(self) -> None:
+        interval = self._turn.settings.heartbeat_interval
+        self._due_at = self._turn.now.steady + interval
+        self._turn.start(BEAT, interval)
 
     def beat(self) -> None:
         """Send a heartbeat, unless one is unanswered."""
@@ -65,7 +76,7 @@ class HeartbeatMonitor:
         self.latency = self._turn.now.steady - self._pending[1]
         self._pending = None
         self._turn.stop(SILENCE)
-        self._turn.start(BEAT, self._turn.settings.heartbeat_interval)
+        self._schedule()
         self._turn.emit(events.Heartbeat(at=self._turn.now.wall, status="ok", latency=self.latency))
         for ticket in self._waiting:
             self._turn.settle(ticket, self.latency)

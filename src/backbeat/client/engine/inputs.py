@@ -236,7 +236,7 @@ class Unsubscribe:
 
 @dataclass(frozen=True, slots=True)
 class RemoveChannel:
-    """Forget a channel that was left."""
+    """Forget a channel, as soon as it is left."""
 
     channel: int
 

@@ -21,6 +21,7 @@ from backbeat.client.engine.effects import Timer
 from backbeat.client.engine.ledger import Ledger, Verdict, same_token
 from backbeat.client.engine.sender import Sender
 from backbeat.client.engine.subscribers import Subscribers
+from backbeat.client.settings import SHORTEST_JOIN
 from backbeat.errors import (
     BackbeatError,
     BindingMismatch,
@@ -55,9 +56,6 @@ REFRESH_PAUSE: Final = 30.0
 
 FAREWELL: Final = 2.0
 """Seconds within which an error message explains the closing that follows it."""
-
-SHORT_TIMEOUT: Final = 7.0
-"""Seconds: Supabase's server answers a refused join after 5, and who waits less learns no reason (M-8)."""
 
 
 class ChannelState(Enum):
@@ -570,7 +568,7 @@ class Membership:
     def _no_reply(self) -> NoReply:
         timeout = self._turn.settings.join_timeout
         hint = ""
-        if timeout < SHORT_TIMEOUT:
+        if timeout < SHORTEST_JOIN:
             hint = "Supabase's server answers a refused join after 5 s: wait longer than that."
         return NoReply(
             f"The join of {self.topic!r} was not answered within {timeout:g} s.", hint=hint, topic=self.topic
