@@ -8,7 +8,6 @@ The rules are those of the client specification: 1.7 and 1.11 to 1.13 for the st
 
 from __future__ import annotations
 
-import math
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +18,7 @@ from backbeat.client.engine.classify import join_refusal, system_refusal
 from backbeat.client.engine.delivery import Delivery
 from backbeat.client.engine.effects import Timer
 from backbeat.client.engine.ledger import Ledger, Verdict, same_token
+from backbeat.client.engine.recovery import Recovery, Remedy
 from backbeat.client.engine.sender import Sender
 from backbeat.client.engine.subscribers import Subscribers
 from backbeat.client.settings import SHORTEST_JOIN
@@ -36,7 +36,6 @@ from backbeat.errors import (
     TokenUnavailable,
 )
 from backbeat.protocol.messages import TOPIC_PREFIX, Event, Message, UserBroadcast
-from backbeat.protocol.reasons import REPLAY_FAILED
 from backbeat.version import VERSION
 
 if TYPE_CHECKING:
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
     from backbeat.client.engine.turn import Turn
 
 __all__ = ["MOVES", "ChannelState", "Membership"]
-
-REFRESH_PAUSE: Final = 30.0
-"""Seconds between two times that a refused token is replaced at once."""
 
 FAREWELL: Final = 2.0
 """Seconds within which an error message explains the closing that follows it."""
@@ -144,13 +140,11 @@ class Membership:
         self._leave_ref: str | None = None
         self._barrier = 0
         """The question to the token source that the next join waits for."""
-        self._attempts = 0
-        self._mismatches = 0
-        self._refreshed_at = -math.inf
         self._away_since: float | None = None
         self._farewell: tuple[Refusal, float] | None = None
         self._leavers: list[int] = []
         self._ledger = Ledger()
+        self._recovery = Recovery(turn, keeper, self._ledger)
         self._subscribers = Subscribers(turn, number)
         self._sender = Sender(turn, link, number, topic)
         self._delivery = Delivery(turn, number, topic)
@@ -184,16 +178,11 @@ class Membership:
             return
         if self.state in (ChannelState.CLOSED, ChannelState.DENIED):
             self.config = command.config
-            self._begin_anew()
+            self._recovery.begin()
+            self._begin()
         elif self.state is ChannelState.LEAVING:
             self.config = command.config
         self._link.want()
-
-    def _begin_anew(self) -> None:
-        self._attempts = 0
-        self._mismatches = 0
-        self._refreshed_at = -math.inf
-        self._begin()
 
     def _begin(self, *, asked: bool = False) -> None:
         """Join as soon as nothing stands in the way: the connection, the token, the topic, the pace.
@@ -270,14 +259,15 @@ class Membership:
         try:
             numbers = match_bindings(self.config.changes, response, topic=self.topic)
         except BindingMismatch as error:
-            self._mismatched(error)
+            self._send_leave()  # it is joined, but not as it was meant
+            self._refused(error)
             return
         self._joined(numbers)
 
     def _joined(self, numbers: dict[int, tuple[int, ...]]) -> None:
         assert self._join_ref is not None
         self._move(ChannelState.JOINED)
-        self._attempts = self._mismatches = 0
+        self._recovery.joined()
         self.last_error = None
         self.streaming = not self.config.changes
         self._delivery.begin(numbers)
@@ -303,41 +293,25 @@ class Membership:
 
     def _refused(self, error: BackbeatError) -> None:
         """The server said no, to the join or later: try again in the way that may help, or not at all."""
-        if error.code == REPLAY_FAILED.code and self._delivery.continuity.asked:
-            self._delivery.continuity.replay_refused()
-            self._interrupt(error, retry_in=0.0)
-            self._begin()
-        elif isinstance(error, TokenRefused) and self._may_refresh():
-            self._refreshed_at = self._turn.now.steady
-            self._interrupt(error, retry_in=0.0)
-            self._keeper.ask(anew=True, refused=True)
-            self._begin()
-        elif error.retry is Retry.NEVER:
+        continuity = self._delivery.continuity
+        remedy = self._recovery.remedy(error, replaying=continuity.asked)
+        if remedy is Remedy.NOTHING:
             self._deny(error)
-        else:
-            self._suspect_clock(error)
+        elif remedy is Remedy.LATER:
             self._retry_later(error)
-
-    def _may_refresh(self) -> bool:
-        """Whether a new token may help: once, and only if the refused one came from a source to ask."""
-        pause = self._turn.now.steady - self._refreshed_at
-        return pause >= REFRESH_PAUSE and self._keeper.asks and self._ledger.told is not None
-
-    def _suspect_clock(self, error: BackbeatError) -> None:
-        token = self._ledger.told
-        if error.retry is Retry.REFRESH and token is not None and token.expires_at is not None:
-            left = token.expires_at - self._turn.now.wall
-            if left > 0:
-                self._turn.emit(events.ClockSkewSuspected(at=self._turn.now.wall, seconds_left=left))
+        else:
+            self._interrupt(error, retry_in=0.0)
+            if remedy is Remedy.REFRESH:
+                self._keeper.ask(anew=True, refused=True)
+            else:
+                continuity.replay_refused()
+            self._begin()
 
     def _retry_later(self, error: BackbeatError) -> None:
-        self._attempts += 1
-        limited = error.retry is Retry.SLOW
-        delay = self._turn.back_off(
-            self._attempts, at_least=self._turn.settings.limited_backoff if limited else 0.0
-        )
+        delay = self._recovery.wait(error)
         self._interrupt(error, retry_in=delay)
         self._turn.start(Timer("rejoin", self.number), delay)
+        # Whoever cannot wait that long is told now.
         self._subscribers.fail(error, within=delay)
 
     def _deny(self, error: BackbeatError) -> None:
@@ -348,15 +322,6 @@ class Membership:
         self._tell(events.ChannelDenied(at=self._turn.now.wall, topic=self.topic, error=error))
         self._subscribers.fail(error)
         self._sender.drop(error)
-
-    def _mismatched(self, error: BindingMismatch) -> None:
-        """The server subscribed something else: leave, try once more, then give up."""
-        self._mismatches += 1
-        self._send_leave()
-        if self._mismatches == 1:
-            self._retry_later(error)
-        else:
-            self._deny(error)
 
     def _interrupt(self, error: BackbeatError, *, retry_in: float | None) -> None:
         self._note_absence(self._turn.now.wall)
@@ -468,7 +433,8 @@ class Membership:
         if self.state is ChannelState.DENIED:
             changed = usable is not None and not same_token(usable, self._ledger.told)
             if changed and isinstance(self.last_error, TokenRefused | Denied):
-                self._begin_anew()
+                self._recovery.begin()
+                self._begin()
         elif self.state is ChannelState.ERRORED:
             if isinstance(self.last_error, TokenUnavailable) and usable is not None:
                 self._begin(asked=True)
