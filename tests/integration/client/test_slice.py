@@ -65,6 +65,20 @@ async def test_a_private_channel_carries_broadcasts_both_ways(
     assert (await heard_by_eric.next(SOON)).payload == b"\x00\xff"
 
 
+async def test_both_versions_of_the_protocol_meet(server: Running, make_client: MakeClient) -> None:
+    """A client of the first version and one of the second hear each other, and see each other."""
+    old = make_client(vsn="1.0.0").channel("room", ack=True, presence=True, presence_key="old")
+    new = make_client(vsn="2.0.0").channel("room", ack=True, presence=True, presence_key="new")
+    heard_by_old, heard_by_new, seen_by_new = old.broadcasts(), new.broadcasts(), new.events(PresenceJoin)
+    await asyncio.gather(old.subscribe(), new.subscribe())
+    await old.send("hi", {"n": 1})
+    await new.send("ho", {"n": 2})
+    assert (await heard_by_new.next(SOON)).payload == {"n": 1}
+    assert (await heard_by_old.next(SOON)).payload == {"n": 2}
+    await old.presence.track({"x": 1})
+    assert (await seen_by_new.next(SOON)).key == "old"
+
+
 async def test_presence_is_shared(server: Running, make_client: MakeClient) -> None:
     """Who tracks appears to the others, under the key that was chosen."""
     eric = make_client(token=server.token(ERIC)).channel("room", presence_key="eric")
