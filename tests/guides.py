@@ -43,9 +43,8 @@ def blocks(page: Path) -> list[Block]:
 class Reader:
     """Does what a page shows.
 
-    Python may await, as in `python -m asyncio`; its names stay for the blocks that follow, and functions that
-    are called `test_…` are run as tests. SQL is given to the database. A `text` block is what the program
-    before it printed.
+    Python may await, as in `python -m asyncio`, and its names stay for the blocks that follow. SQL is given
+    to the database. A `text` block is what the program before it printed.
 
     Args:
         names: what the page takes for granted, such as `url` and `apikey`.
@@ -81,7 +80,6 @@ class Reader:
 
     async def run(self, block: Block) -> None:
         """Run a program."""
-        before = dict(self.names)
         # Errors name the line of the page.
         source = "\n" * block.line + block.text
         for here, there in self._places.items():
@@ -92,12 +90,6 @@ class Reader:
             if "asyncio.run(" in source:
                 await asyncio.to_thread(exec, code, self.names)
             else:
-                await _finished(eval(code, self.names))  # noqa: S307 - our own pages
-            for name, value in self.names.items():
-                if name.startswith("test_") and value is not before.get(name):
-                    await _finished(value())
-
-
-async def _finished(running: Any) -> None:
-    if inspect.isawaitable(running):
-        await running
+                running = eval(code, self.names)  # noqa: S307 - our own pages
+                if inspect.isawaitable(running):
+                    await running

@@ -91,8 +91,12 @@ class Program:
         """Everything it has printed."""
         return "".join(self.lines)
 
-    def start(self) -> None:
-        """Start it and wait until it says that it works."""
+    def start(self, ready: str | None = None) -> None:
+        """Start it and wait until it says that it works.
+
+        Args:
+            ready: another line to wait for.
+        """
         began = time.monotonic()
         self.lines.clear()
         self.heard_at.clear()
@@ -108,7 +112,7 @@ class Program:
         )
         self._reader = threading.Thread(target=self._read, args=[self._process.stdout], daemon=True)
         self._reader.start()
-        self.says(self._ready, timeout=READY_TIMEOUT)
+        self.says(ready or self._ready, timeout=READY_TIMEOUT)
         self.started_in = time.monotonic() - began
 
     def _read(self, output: IO[str]) -> None:

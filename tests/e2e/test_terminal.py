@@ -204,6 +204,20 @@ def test_both_survive_a_restart_of_the_server(
     mike.says("♪ Meanwhile", since=line)
 
 
+def test_started_without_a_server_it_waits_for_it(mike: Terminal, band_app: BandApp) -> None:
+    """It says why it cannot start, with a traceback, keeps the session, and starts when there is one."""
+    mike.type("quit")
+    mike.stop()
+    band_app.stop()
+    mike.start(ready="connection: offline")
+    mike.says("❌ Failed to start real-time sync: RestError: The project did not answer")
+    mike.says("^Traceback ")
+    assert "Subscribed" not in mike.output
+    band_app.start()
+    mike.says("connection: live", timeout=30)
+    assert "Password" not in mike.output
+
+
 def test_on_a_terminal_the_songs_are_kept_current(mike: Terminal, band_app: BandApp, tmp_path: Path) -> None:
     """With a terminal of its own the program draws the whole screen, and draws it again when a song comes."""
     mike.stop()
