@@ -205,26 +205,50 @@ async def test_another_call_changes_only_the_difference(
     assert set(manager.topics) == topics("b2")
 
 
+async def test_the_same_call_again_changes_nothing(
+    manager: RealtimeManager, server: MemoryServer, listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is joined, left or logged, and each change is told once, as before."""
+    caplog.clear()
+    await manager.subscribe_to_user_bands("ada", ["b1"])
+    assert (len(server.of("phx_join")), server.of("phx_leave"), lines(caplog)) == (4, [], [])
+    for table in LISTS:
+        server.change(table, "INSERT", {"id": "1"})
+        server.change(table, "INSERT", {"id": "last"})
+    await listener.until(lambda: set(told(listener, "last")) == set(LISTS))
+    assert told(listener, "1") == sorted(LISTS)
+
+
+def told(listener: Listener, row_id: str) -> list[str]:
+    """The tables of which a row was told, each as often as it was."""
+    return sorted(table for table, change in listener.changes if change.new.get("id") == row_id)
+
+
 async def test_calls_at_the_same_time_wait_for_each_other(
     manager: RealtimeManager, server: MemoryServer
 ) -> None:
-    """The last one decides what is followed, and nothing is joined twice."""
+    """A band that one call joins and the next does not want is joined, then left, and neither call fails."""
     await asyncio.gather(
         manager.subscribe_to_user_bands("ada", ["b1", "b2"]),
         manager.subscribe_to_user_bands("ada", ["b2", "b3"]),
+        manager.subscribe_to_user_bands("ada", ["b3"]),
     )
-    assert set(manager.topics) == topics("b2", "b3")
+    assert set(manager.topics) == topics("b3")
     assert len(server.of("phx_join")) == 4 + 4 + 4
 
 
 async def test_a_list_that_is_refused_is_left_out_and_may_be_tried_again(
-    manager: RealtimeManager, server: MemoryServer, caplog: pytest.LogCaptureFixture
+    manager: RealtimeManager,
+    server: MemoryServer,
+    client: RealtimeClient,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The caller learns why, the others stay, and the log has the reason (RM-3)."""
     server.refuse_join("shows-b2", DENIED, times=1)
     with pytest.raises(Denied):
         await manager.subscribe_to_user_bands("ada", ["b1", "b2"])
     assert set(manager.topics) == topics("b1", "b2") - {"shows-b2"}
+    assert {channel.topic for channel in client.channels} == set(manager.topics)
     (line,) = [line for line in lines(caplog) if line.startswith("❌")]
     assert line.startswith(f"❌ Channel error for shows-b2: {DENIED.partition(': ')[2]}")
     await manager.subscribe_to_user_bands("ada", ["b1", "b2"])
