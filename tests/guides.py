@@ -1,43 +1,16 @@
-"""The code blocks of a page of the documentation, run in their order: what a reader would type."""
+"""Somebody who reads a page of the documentation, and types what it shows."""
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import contextlib
 import inspect
 import io
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Block:
-    """A code block.
-
-    Attributes:
-        page: where it stands.
-        language: what it is written in; empty for what is only shown.
-        text: what it says.
-        line: how many lines stand before it.
-    """
-
-    page: Path
-    language: str
-    text: str
-    line: int
-
-
-def blocks(page: Path) -> list[Block]:
-    """The code blocks of a page, in order."""
-    text = page.read_text()
-    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(page, each[1], each[2], text.count("\n", 0, each.start(2))) for each in found]
+from tests.examples import Block, blocks
 
 
 class Reader:
@@ -80,14 +53,10 @@ class Reader:
 
     async def run(self, block: Block) -> None:
         """Run a program."""
-        # Errors name the line of the page.
-        source = "\n" * block.line + block.text
-        for here, there in self._places.items():
-            source = source.replace(here, there)
-        code = compile(source, block.page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = block.compiled(self._places)
         self._output = io.StringIO()
         with contextlib.redirect_stdout(self._output):
-            if "asyncio.run(" in source:
+            if "asyncio.run(" in block.text:
                 await asyncio.to_thread(exec, code, self.names)
             else:
                 running = eval(code, self.names)  # noqa: S307 - our own pages

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.e2e.conftest import Dev
-from tests.guides import ROOT, Reader, blocks
+from tests.e2e.conftest import ROOT, Dev
+from tests.examples import blocks
+from tests.guides import Reader
 
 from backbeat import AuthContext
 from backbeat.local.project import DEFAULT_PUBLISHABLE_KEY
