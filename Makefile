@@ -53,11 +53,15 @@ WHO ?= mike
 band: .venv/installed
 	@$(BIN)/python -m examples.rockon.terminal $(WHO)
 
+# The unit tests share nothing, and are dealt out; the others share a cluster, ports and browsers.
+UNIT := $(BIN)/pytest -n auto --maxprocesses 4 tests/unit
+
 test: install-tests check
-	$(BIN)/pytest
+	$(UNIT)
+	$(BIN)/pytest tests/integration tests/interop tests/e2e
 
 unit: install
-	$(BIN)/pytest tests/unit
+	$(UNIT)
 
 # What is written from the code: a page for each error code.
 docs: install

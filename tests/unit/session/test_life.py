@@ -13,6 +13,7 @@ from tests.virtual_clock import VirtualClock
 
 from backbeat.errors import AuthRefused, AuthUnavailable, Retry
 from backbeat.session.manager import SessionManager
+from backbeat.session.policy import COOLDOWN
 from backbeat.session.session import AuthChange, Session
 from backbeat.session.stores import MemoryStore
 
@@ -50,6 +51,7 @@ class Life:
         self.clock = VirtualClock()
         self.service = StrictService(self.clock)
         self.store = MemoryStore()
+        self.back_at = 0.0
         self.logins = 0
         self.programs: list[SessionManager] = []
         self.told: list[list[Any]] = []
@@ -78,6 +80,7 @@ class Life:
                 await self.clock.advance(how)
             case "network":
                 self.service.always_fail_with = None if how else LIMIT
+                self.back_at = self.clock.monotonic()
             case "break":
                 await self.store.set(how)
                 await self.clock.advance(1)
@@ -102,7 +105,9 @@ class Life:
             try:
                 token = await program.token()
             except AuthUnavailable:
-                assert self.service.always_fail_with is not None
+                # What failed is not tried again at once, though the network is back.
+                waited = self.clock.monotonic() - self.back_at
+                assert self.service.always_fail_with is not None or waited < COOLDOWN
             else:
                 current = program.session
                 assert token == (current and current.access_token)
