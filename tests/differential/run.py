@@ -386,8 +386,15 @@ class _Play:
         return self.defined >= self.known.get((event.table.name, sub.claims.role), 0)
 
     def _touches_again(self, event: Event, other: Event) -> bool:
-        """Tell whether a later transaction did something to the same row."""
-        if event.new is None or other.commit <= event.commit or other.table is not event.table:
+        """Tell whether a later transaction did something to the same row, or the same one left it different.
+
+        The last matters where somebody may not read the column that makes the difference.
+        """
+        if event.new is None or other.commit < event.commit or other.table is not event.table:
+            return False
+        if other.commit == event.commit and (
+            self.events.index(other) <= self.events.index(event) or other.new == event.new
+        ):
             return False
         rows = [row for row in (other.old, other.new) if row is not None]
         return any(key_of(other.table, row) == key_of(event.table, event.new) for row in rows)
