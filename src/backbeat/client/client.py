@@ -24,6 +24,7 @@ from backbeat.client.engine.membership import ChannelState
 from backbeat.client.events import Event, HandlerFailed, Overflow
 from backbeat.client.explain import ClientReport, Reporter
 from backbeat.client.http import BroadcastApi
+from backbeat.client.journal import write_down
 from backbeat.client.provider import Auth, TokenArgument, TokenSource, check_token
 from backbeat.client.selectors import Change, Wish
 from backbeat.client.settings import ClientSettings, SettingsOptions
@@ -436,6 +437,7 @@ class RealtimeClient:
         return self._consumers.stream(Wish(*kinds), maxsize=maxsize, overflow=overflow)
 
     def _deliver(self, effect: Emit) -> None:
+        write_down(effect.event)
         if effect.channel is not None and (channel := self._by_number.get(effect.channel)) is not None:
             channel.deliver(effect.event, effect.bindings)
         self._consumers.put(effect.event)

@@ -13,6 +13,7 @@ __all__ = [
     "BadFrame",
     "BroadcastEvent",
     "ChangeEvent",
+    "ChangeIncomplete",
     "ChannelClosed",
     "ChannelDenied",
     "ChannelEvent",
@@ -279,6 +280,22 @@ class Gap(ChannelEvent, frozen=True, kw_only=True):
     since: float
     until: float
     reason: str
+
+
+class ChangeIncomplete(ChannelEvent, frozen=True, kw_only=True):
+    """The server leaves out something of the changed rows of a table, or all of it; told once for each join.
+
+    Attributes:
+        schema: the schema of the table.
+        table: the table.
+        errors: why, in the server's words.
+        hint: what to do about it.
+    """
+
+    schema: str
+    table: str
+    errors: tuple[str, ...]
+    hint: str
 
 
 class BroadcastEvent(ChannelEvent, frozen=True, kw_only=True):

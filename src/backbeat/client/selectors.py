@@ -133,6 +133,14 @@ class Wish:
                     return event
             elif isinstance(selector, Change):
                 if isinstance(event, events.ChangeEvent) and binding in bindings:
+                    if (
+                        selector.model is not None
+                        and event.errors
+                        and not event.new
+                        and event.type != "DELETE"
+                    ):
+                        # There is no row to make a model of: `ChangeIncomplete` tells why.
+                        continue
                     return convert_row(event, selector.model)
             elif isinstance(event, events.PresenceEvent if isinstance(selector, Presence) else selector):
                 return event

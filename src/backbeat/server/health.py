@@ -1,6 +1,7 @@
 """What operators and their tools ask over HTTP: does it live, is it ready, what does it count.
 
 `/healthcheck` says that the process answers; a load balancer that restarts what does not answer looks there.
+It also says what is wrong with the stream of row changes, which no restart would mend.
 `/ready` says whether everything works, the database and the replication stream included; public channels work
 without them. `/metrics` is for Prometheus.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from backbeat.server.feed import Feed
     from backbeat.server.realtime import Realtime
 
-__all__ = ["DatabaseProbe", "MetricsAccess", "operations_routes", "readiness"]
+__all__ = ["DatabaseProbe", "MetricsAccess", "operations_routes", "readiness", "troubles"]
 
 PROBE_PATIENCE: Final = 2.0
 """Seconds in which a database that counts as reachable answers."""
@@ -159,6 +161,30 @@ def readiness(
     return 200 if ready else 503, body
 
 
+def troubles(state: StreamState, *, late: bool, lag: float | None) -> list[str]:
+    """Say what is wrong with the stream, a line each.
+
+    Args:
+        state: what the replication stream is doing.
+        late: whether it has fallen behind.
+        lag: seconds since everything had been handled; None before the first connection.
+    """
+    lines = []
+    if state.phase is not StreamPhase.STREAMING:
+        # The code alone: anybody may ask.
+        why = "" if state.error is None else f": {state.error.code}"
+        lines.append(f"replication stream {state.phase.value} since {_utc(state.since)}{why}")
+    if late and lag is not None:
+        lines.append(f"replication stream {lag:.0f} s behind")
+    if state.gap_since is not None:
+        lines.append(f"row changes are missing from {_utc(state.gap_since)} to {_utc(state.since)}")
+    return lines
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
 def operations_routes(
     realtime: Realtime, feed: Feed, database: Database, *, access: MetricsAccess
 ) -> list[Route]:
@@ -173,7 +199,7 @@ def operations_routes(
     probe = DatabaseProbe(database)
 
     async def healthcheck(_: Request) -> Response:
-        return PlainTextResponse("ok")
+        return PlainTextResponse("\n".join(["ok", *troubles(feed.state, late=feed.late, lag=feed.lag)]))
 
     async def ready(_: Request) -> Response:
         answers = await probe.answers()

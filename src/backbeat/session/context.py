@@ -91,8 +91,11 @@ class AuthContext(NamesItsMethods):
             StoreError: the store cannot be used.
         """
         await self.sessions.open()
-        if self.session is not None:
-            log.info("🔐 Realtime auth restored from session (%r)", self.session)
+        stored = await self.sessions.load_offline_session()
+        if stored is not None and stored.usable:
+            log.info("🔐 Realtime auth restored from session")
+        elif stored is not None:
+            log.warning("the stored session has ended and is not refreshed yet: realtime waits for it")
 
     async def close(self) -> None:
         """End: nothing is written any more, no task and no connection is left. Idempotent."""
@@ -250,5 +253,5 @@ class AuthContext(NamesItsMethods):
 
     async def _signed_in(self, session: Session) -> Session:
         session = await self.sessions.save_session(session, event=AuthChange.SIGNED_IN)
-        log.info("🔐 Realtime auth configured with user JWT (%r)", session)
+        log.info("🔐 Realtime auth configured with user JWT")
         return session

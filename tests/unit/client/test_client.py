@@ -19,6 +19,7 @@ import backbeat
 from backbeat import Broadcast, Change, F, RealtimeClient
 from backbeat.client.events import (
     BroadcastEvent,
+    ChangeIncomplete,
     ChannelClosed,
     ConnectionChanged,
     Gap,
@@ -421,6 +422,23 @@ async def test_rows_have_the_type_their_reader_wants(
     assert change.new == row
     assert (await raw.next(SOON)).old == {"id": 1}
     assert (await plain.next(SOON)).new == {"id": 1, "title": "one"}
+
+
+async def test_a_row_that_the_server_withholds_is_given_to_no_model(
+    server: MemoryServer, make_client: MakeClient
+) -> None:
+    """A reader of rows gets rows; why there is none is said, and who reads changes as they are has it."""
+    channel = make_client().channel("room")
+    rows, plain = channel.changes("songs", model=SongStruct), channel.changes("songs", model=dict)
+    said = channel.events(ChangeIncomplete)
+    raw = channel.events(Change("songs"))
+    await channel.subscribe()
+    server.change("songs", "INSERT", {}, errors=["Error 401: Unauthorized"])
+    server.change("songs", "INSERT", {"id": 1, "title": "one"})
+    assert (await rows.next(SOON)).new == SongStruct(id=1, title="one")
+    assert (await plain.next(SOON)).new == {"id": 1, "title": "one"}
+    assert (await said.next(SOON)).table == "songs"
+    assert (await raw.next(SOON)).errors == ("Error 401: Unauthorized",)
 
 
 async def test_a_row_that_does_not_fit_is_reported(server: MemoryServer, make_client: MakeClient) -> None:

@@ -120,6 +120,18 @@ def test_each_kind_of_change_has_its_type() -> None:
     assert changes(world)[1].errors == ("Error 413: Payload Too Large",)
 
 
+def test_what_the_server_leaves_out_of_changes_is_said_once_for_each_join() -> None:
+    """With the way out; each cause on its own."""
+    world = World()
+    world.joined(changes=(SONGS,))
+    denied, keyless = "Error 401: Unauthorized", "Error 400: Bad Request, no primary key"
+    for error in (denied, denied, keyless):
+        world.server.change("songs", "INSERT", {}, errors=[error])
+    said = world.of(events.ChangeIncomplete)
+    assert [event.errors for event in said] == [(denied,), (keyless,)]
+    assert ["SELECT" in said[0].hint, "primary key" in said[1].hint] == [True, True]
+
+
 def test_a_change_names_the_bindings_it_is_for() -> None:
     """One frame, several bindings; an event that a binding does not want is not for it."""
     world = World()

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from backbeat.errors import StreamError
 from backbeat.postgres.stream import StreamPhase, StreamState
 from backbeat.protocol import reasons
-from backbeat.server.health import DatabaseProbe, MetricsAccess, operations_routes, readiness
+from backbeat.server.health import DatabaseProbe, MetricsAccess, operations_routes, readiness, troubles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -208,10 +208,27 @@ async def fetch(server: Server, path: str, *, state: StreamState = STREAMING) ->
 
 
 async def test_a_healthcheck_answers_ok(server: Server) -> None:
-    """As text, whatever the stream does (specification, 1.1)."""
-    response = await fetch(server, "/healthcheck", state=StreamState(StreamPhase.LOST, NOW))
+    """And nothing else, while everything works."""
+    response = await fetch(server, "/healthcheck", state=STREAMING)
     assert (response.status_code, response.text) == (200, "ok")
-    assert response.headers["content-type"].startswith("text/plain")
+
+
+async def test_a_healthcheck_says_what_is_wrong_with_the_stream(server: Server) -> None:
+    """The process answers all the same: to start it again would not help."""
+    lost = StreamState(StreamPhase.LOST, NOW, StreamError("secret words"), gap_since=NOW - 9)
+    response = await fetch(server, "/healthcheck", state=lost)
+    assert response.status_code == 200
+    assert [line.partition(" since")[0] for line in response.text.splitlines()][:2] == [
+        "ok",
+        "replication stream lost",
+    ]
+    assert response.text.splitlines()[1].endswith(": ReplicationConnectionDown")
+    assert "row changes are missing from" in response.text
+
+
+def test_a_stream_that_is_behind_says_how_far() -> None:
+    """In seconds."""
+    assert troubles(STREAMING, late=True, lag=12.4) == ["replication stream 12 s behind"]
 
 
 async def test_readiness_is_a_status(server: Server) -> None:

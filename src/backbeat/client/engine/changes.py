@@ -10,9 +10,15 @@ import msgspec
 from backbeat.client import events
 from backbeat.errors import ProtocolError
 
-__all__ = ["read_change"]
+__all__ = ["hint_for", "read_change"]
 
 KINDS: Final = {"INSERT": events.Insert, "UPDATE": events.Update, "DELETE": events.Delete}
+
+HINTS: Final = {
+    "Error 400": "Give the table a primary key.",
+    "Error 401": "Grant the token's role SELECT on the table, or on some columns with the primary key.",
+    "Error 413": "The row is larger than the server sends: read it where it is stored.",
+}
 
 INTEGERS: Final = frozenset({"int2", "int4", "int8", "oid"})
 FLOATS: Final = frozenset({"float4", "float8"})
@@ -76,6 +82,12 @@ def read_change(
         commit_timestamp=data.commit_timestamp,
         errors=tuple(data.errors or ()),
     )
+
+
+def hint_for(errors: tuple[str, ...]) -> str:
+    """Say what to do about what a change says is missing (server specification, 8.5)."""
+    known = (hint for start, hint in HINTS.items() if any(error.startswith(start) for error in errors))
+    return next(known, "The log of the server says more.")
 
 
 def _row(values: dict[str, Any] | None, columns: dict[str, str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from backbeat.client import events
-from backbeat.client.engine.changes import read_change
+from backbeat.client.engine.changes import hint_for, read_change
 from backbeat.client.engine.continuity import Continuity
 from backbeat.client.engine.presence import PresenceView
 from backbeat.client.engine.wire import json_object, json_value
@@ -40,6 +40,7 @@ class Delivery:
         self._channel = channel
         self._topic = topic
         self._numbers: dict[int, tuple[int, ...]] = {}
+        self._incomplete: set[tuple[str, str, tuple[str, ...]]] = set()
         self.presence = PresenceView(topic)
         self.continuity = Continuity(turn, channel, topic)
 
@@ -50,6 +51,7 @@ class Delivery:
             numbers: the indexes of its change bindings, by the server's numbers.
         """
         self._numbers = numbers
+        self._incomplete.clear()
         self.presence.expect_state()
 
     def forget(self) -> None:
@@ -110,7 +112,26 @@ class Delivery:
             sorted(index for index in matched if config.changes[index].event in ("*", change.type))
         )
         if bindings:
+            if change.errors:
+                self._say_incomplete(change)
             self._turn.emit(change, channel=self._channel, bindings=bindings)
+
+    def _say_incomplete(self, change: events.ChangeEvent[Any]) -> None:
+        which = change.schema, change.table, change.errors
+        if which in self._incomplete:
+            return
+        self._incomplete.add(which)
+        self._turn.emit(
+            events.ChangeIncomplete(
+                at=change.at,
+                topic=self._topic,
+                schema=change.schema,
+                table=change.table,
+                errors=change.errors,
+                hint=hint_for(change.errors),
+            ),
+            channel=self._channel,
+        )
 
     def system(self, system: System, refusal: Refusal | None) -> None:
         """Pass on what the server says, and the gap it tells of."""
