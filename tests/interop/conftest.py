@@ -115,7 +115,7 @@ class Wire:
 
 
 class Stage:
-    """A project, the wire to it, and what a script may ask for.
+    """A project, the wire to it, and what a script may ask for; `notes` is what scripts had to say.
 
     Args:
         project: `backbeat dev`.
@@ -130,6 +130,7 @@ class Stage:
     def __init__(self, project: Program, wire: Wire, database_url: str) -> None:
         self._project = project
         self._database_url = database_url
+        self.notes: list[object] = []
         self.url = f"http://127.0.0.1:{wire.port}"
         self.key = PUBLISHABLE
         self._actions: dict[str, Callable[..., object]] = {
@@ -138,6 +139,7 @@ class Stage:
             "cut": wire.cut,
             "freeze": wire.freeze,
             "restart": self._restart,
+            "note": self.notes.append,
         }
 
     def _sql(self, statement: str) -> None:

@@ -30,6 +30,7 @@ SCENARIOS = [
     "database.replayed",
     "http.sent",
     "http.private",
+    "callbacks.shapes",
 ]
 
 

@@ -328,6 +328,7 @@ class ChangeEvent(ChannelEvent, Generic[R], frozen=True, kw_only=True):
         columns: the type of each column, by its name.
         commit_timestamp: when it was committed, ISO 8601 in UTC, as the server writes it.
         errors: why something of the row is missing, in the server's words.
+        raw: the JSON of `ids` and `data`, as the server wrote it.
     """
 
     schema: str
@@ -337,6 +338,7 @@ class ChangeEvent(ChannelEvent, Generic[R], frozen=True, kw_only=True):
     columns: Mapping[str, str]
     commit_timestamp: str | None
     errors: tuple[str, ...] = ()
+    raw: msgspec.Raw = msgspec.Raw()
 
     @property
     def type(self) -> str:

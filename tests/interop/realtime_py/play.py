@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Any, Final
 from uuid import uuid4
 
@@ -22,6 +24,13 @@ from realtime.types import RealtimeAcknowledgementStatus  # type: ignore[import-
 PATIENCE: Final = 18.0
 LINES_KEPT: Final = 80
 LINE_LENGTH: Final = 300
+
+SAMPLE: Final = """
+insert into samples (id, big, exact, rough, yes, words, at, document, numbers, names) values (
+  {id}, 9007199254740993, 1.10, 'NaN', true, 'naïve 🎸', '2026-01-02 03:04:05.6+00',
+  '{{"a": [1.0, null]}}', '{{1,2}}', '{{a,"b c"}}'
+)
+"""
 
 CONTEXT: dict[str, Any] = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
 
@@ -516,6 +525,77 @@ async def http_private() -> None:
         expect(error.status, 403)
     else:
         raise AssertionError("a stranger could send")
+
+
+# What callbacks are given -----------------------------------------------------------------------------------
+
+CHANCE: Final = ("id", "ids", "commit_timestamp", "presence_ref")
+
+
+def described(value: Any) -> Any:
+    """A value as JSON: with the names of its types, and without what is another one each time."""
+    if isinstance(value, Enum):
+        return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, dict):
+        return {
+            name: type(each).__name__ if name in CHANCE else described(each) for name, each in value.items()
+        }
+    if isinstance(value, list):
+        return [described(each) for each in value]
+    if isinstance(value, str):
+        return re.sub("open-[0-9a-f-]{36}", "the topic", value)
+    if isinstance(value, int | float | None):
+        return value
+    return {type(value).__name__: described(vars(value)) if hasattr(value, "__dict__") else str(value)}
+
+
+@scenario
+async def callbacks_shapes() -> None:
+    """One of everything, noted for whoever wants to compare it."""
+    topic, token = f"open-{uuid4()}", await a_user()
+    row = uuid4().int % 2**31
+    seen = Inbox("what callbacks are given")
+
+    def note(kind: str) -> Callable[..., None]:
+        return lambda *given: seen.put((kind, given))
+
+    client = await connect(token)
+    channel = client.channel(topic, config(private=True, key="ann", self=True, replication_ready=True))
+    channel.on_postgres_changes("*", note("change"), "samples", filter=f"id=eq.{row}").on_system(
+        note("system")
+    )
+    channel.on_broadcast("SAID", note("broadcast")).on_broadcast("sql", note("broadcast"))
+    channel.on_presence_join(note("join")).on_presence_leave(note("leave"))
+    channel.on_presence_sync(lambda: seen.put(("sync", (channel.presence_state(),))))
+    await channel.subscribe(note("status"))
+    noted: dict[str, list[Any]] = {}
+
+    async def until(kind: str, count: int) -> None:
+        while len(noted.get(kind, [])) < count:
+            what, given = await seen.next()
+            noted.setdefault(what, []).append([described(each) for each in given])
+
+    await until("system", 2)
+    await channel.send_broadcast("said", {"n": 1, "f": 1.5, "deep": [{"a": None}]})
+    await ask("sql", f"select realtime.send('{{\"n\": 1}}', 'sql', '{topic}')")
+    await until("broadcast", 2)
+    await channel.track({"mood": "calm"})
+    await until("sync", 2)
+    await channel.untrack()
+    await until("sync", 3)
+    await ask("sql", SAMPLE.format(id=row))
+    await ask("sql", f"update samples set words = 'others' where id = {row}")
+    await ask("sql", f"delete from samples where id = {row}")
+    await until("change", 3)
+    await client.remove_channel(channel)
+    await until("status", 2)
+    stranger = (await connect()).channel(topic, config(private=True))
+    await stranger.subscribe(lambda status, error: seen.put(("refused", (status, json.loads(str(error))))))
+    await until("refused", 1)
+    # The hint, where there is one, may be another.
+    refusal = noted["refused"][0][1]
+    refusal["reason"] = refusal["reason"].partition(". Hint:")[0]
+    await ask("note", noted)
 
 
 # Playing ----------------------------------------------------------------------------------------------------

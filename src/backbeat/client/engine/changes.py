@@ -81,6 +81,7 @@ def read_change(
         columns=columns,
         commit_timestamp=data.commit_timestamp,
         errors=tuple(data.errors or ()),
+        raw=msgspec.Raw(payload),
     )
 
 
