@@ -15,7 +15,7 @@ from tests.guides import Reader
 from backbeat import AuthContext
 from backbeat.local.project import DEFAULT_PUBLISHABLE_KEY
 
-GUIDES = ["first-channel", "auth", "private-channels", "row-changes", "presence"]
+GUIDES = ["first-channel", "auth", "private-channels", "row-changes", "presence", "porting"]
 PATIENCE = 30.0
 
 SONGS = """

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
 import pytest
-from tests.interop.conftest import PYTHON, Stage
+from tests.guides import Reader, blocks
+from tests.interop.conftest import HERE, PYTHON, Stage
 from tests.interop.test_realtime_py import SCENARIOS
+
+from backbeat.compat import AsyncRealtimeClient, RealtimeSubscribeStates
+from backbeat.errors import NotSubscribed
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +36,34 @@ def test_callbacks_are_given_the_same(stage: Stage, ported: tuple[str, str]) -> 
         stage.play(script, "callbacks.shapes")
     theirs, ours = stage.notes
     assert ours == theirs
+
+
+async def test_the_examples_of_its_documentation_run(stage: Stage) -> None:
+    """Each block of its page; the one that forgets to subscribe is told so, as it is there."""
+    (page,) = HERE.glob(".venv/lib/*/site-packages/realtime-*.dist-info/METADATA")
+    programs = [block for block in blocks(page) if block.language == "python"]
+    url = f"{stage.url}/realtime/v1"
+    places = {
+        "from realtime import": "from backbeat.compat import",
+        "ws://localhost:4000/websocket": url,
+        "1234567890": stage.key,
+        "print(": "note(",
+    }
+    printed: list[object] = []
+    names = {"RealtimeSubscribeStates": RealtimeSubscribeStates, "note": lambda *words: printed.extend(words)}
+    reader = Reader(names, sql=pytest.fail, places=places)
+    forgetful = []
+    async with asyncio.timeout(30):
+        for program in programs:
+            client = reader.names["client"] = AsyncRealtimeClient(url, stage.key)
+            reader.names["channel"] = client.channel("setup")
+            try:
+                await reader.run(program)
+            except NotSubscribed:
+                forgetful.append(program)
+            await client.remove_all_channels()
+        await reader.names["main"]()
+    assert "Connected!" in printed
+    assert "Ready to receive database changes!" in printed
+    assert ["track" in program.text for program in forgetful] == [True]
+    assert len(programs) > 8

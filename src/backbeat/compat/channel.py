@@ -255,9 +255,10 @@ class AsyncRealtimeChannel:
             self._last_words = words
 
     async def _tell(self, state: RealtimeSubscribeStates, error: Exception | None) -> None:
+        is_new = state is not RealtimeSubscribeStates.CLOSED or self._told is not state
         self._told = state
         try:
-            if self.subscribe_callback is not None:
+            if self.subscribe_callback is not None and is_new:
                 await _call(self.subscribe_callback, state, error)
         finally:
             self.release()
@@ -373,14 +374,13 @@ class AsyncRealtimeChannel:
             ConfigurationError: there is no such event.
             BackbeatError: a broadcast nobody answers could not be sent.
         """
-        channel = self._channel
+        event, channel = _word(event), self._channel
         if channel is None:
             raise NotSubscribed(
                 f"tried to push '{event}' to '{self.topic}' before joining.",
                 hint="Use channel.subscribe() before pushing events",
                 topic=self.topic,
             )
-        event = _word(event)
         push = AsyncPush(event, payload, timeout or self.timeout)
         work = self._work(channel, push)
         if event == ChannelEvents.broadcast and channel.is_joined and not channel.config.ack:

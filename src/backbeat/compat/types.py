@@ -230,14 +230,14 @@ class RealtimeChannelBroadcastConfig(TypedDict, total=False):
     replication_ready: bool
 
 
-class RealtimeChannelPresenceConfig(TypedDict):
+class RealtimeChannelPresenceConfig(TypedDict, total=False):
     """Who a channel is present as."""
 
     key: str
     enabled: bool
 
 
-class RealtimeChannelConfig(TypedDict):
+class RealtimeChannelConfig(TypedDict, total=False):
     """What a channel is."""
 
     broadcast: RealtimeChannelBroadcastConfig | None
