@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.guides import Reader, blocks
+from tests.examples import blocks
+from tests.guides import Reader
 from tests.interop.conftest import HERE, PYTHON, Stage
 from tests.interop.test_realtime_py import SCENARIOS
 
