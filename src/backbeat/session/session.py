@@ -234,6 +234,7 @@ def change_between(before: Session | None, after: Session | None) -> AuthChange 
         return None if before is None else AuthChange.SIGNED_OUT
     if before is None or before.user_id != after.user_id:
         return AuthChange.SIGNED_IN
-    if before.access_token != after.access_token:
+    # Two access tokens of the same second may be equal; no refresh token is given twice.
+    if (before.access_token, before.refresh_token) != (after.access_token, after.refresh_token):
         return AuthChange.TOKEN_REFRESHED
     return None if before.user == after.user else AuthChange.USER_UPDATED

@@ -154,6 +154,8 @@ def test_an_offline_session_is_who_and_until_when(at: float, usable: bool) -> No
 ONE, TWO, OTHER = make_session(1, now=NOW), make_session(2, now=NOW), make_session(1, user="mike", now=NOW)
 RENAMED = Session.of(ONE.fields() | {"user": {"id": "ada", "email": "countess@example.com"}}, now=NOW)
 
+SAME_SECOND = Session.of(ONE.fields() | {"refresh_token": "another"}, now=NOW)
+
 
 @pytest.mark.parametrize(
     ("before", "after", "change"),
@@ -162,6 +164,7 @@ RENAMED = Session.of(ONE.fields() | {"user": {"id": "ada", "email": "countess@ex
         (None, ONE, AuthChange.SIGNED_IN),
         (ONE, ONE, None),
         (ONE, TWO, AuthChange.TOKEN_REFRESHED),
+        (ONE, SAME_SECOND, AuthChange.TOKEN_REFRESHED),
         (ONE, OTHER, AuthChange.SIGNED_IN),
         (ONE, RENAMED, AuthChange.USER_UPDATED),
         (ONE, None, AuthChange.SIGNED_OUT),
