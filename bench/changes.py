@@ -232,6 +232,8 @@ class Loop(Changes):
         async with self._lock:
             if self._admin is None:
                 self._admin = await psycopg.AsyncConnection.connect(self._admin_url, autocommit=True)
+            if any(known == subscriber for known, _ in self._known.values()):
+                return  # Again, for the server has looked at the publication in the meantime.
             for binding in bindings:
                 number = len(self._known) + 1
                 self._known[number] = subscriber, binding.id
@@ -377,7 +379,7 @@ class Tally:
 
     def _no_more_than_that(self) -> None:
         if self.missing < 0:
-            raise SystemExit("Somebody was sent more than they may see.")
+            raise SystemExit(f"Somebody was sent {-self.missing} changes more than they may see.")
 
 
 CHANGE: Final = b'[null,null,"realtime:rows","postgres_changes",'
