@@ -65,6 +65,8 @@ class Members:
         if reader is None or self._suspended.get((member, reader), 0.0) > now:
             return None
         ordered = list(values)
+        if not ordered:
+            return {}
         try:
             async with connection.pipeline(), connection.transaction():
                 # Not to be shown all rows has to be an error here, and not an answer. And a plan from the
@@ -86,7 +88,8 @@ class Members:
                 table=f"{member.schema}.{member.table}",
                 role=reader,
                 error=f"{error.sqlstate} {error}",
-                hint=f"Have an index on {', '.join(name for name, _ in member.matches) or member.user}.",
+                hint="Is the table locked? Has it an index on"
+                f" {', '.join(name for name, _ in member.matches) or member.user}?",
             )
             return None
         if sum(len(users) for _, users in found) >= MOST:

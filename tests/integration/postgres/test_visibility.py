@@ -301,6 +301,12 @@ async def test_members_are_read_past_their_own_policies(bands: Songs) -> None:
     assert {values: {*users} for values, users in found.items()} == {("1",): {str(ANNA), str(CARA)}}
 
 
+async def test_beside_nothing_there_is_nobody(bands: Songs) -> None:
+    """A row without a band is nobody's; the table is not read for that."""
+    assert await bands.visibility.members(await bands.access(), MINE, [], ()) == {}
+    assert await members(bands) is not None
+
+
 async def test_more_members_than_are_worth_reading_are_not_read(
     bands: Songs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
