@@ -174,7 +174,7 @@ frames = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(frames, max_size=20), st.booleans())
 def test_any_frames_in_any_order_do_no_harm(sent: list[str | bytes], streams: bool) -> None:
     """Nothing is raised; afterwards the client joins again as soon as the server behaves."""

@@ -353,4 +353,4 @@ class Law(RuleBasedStateMachine):
 
 
 TestLaw = Law.TestCase
-TestLaw.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestLaw.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)

@@ -24,7 +24,7 @@ calls = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(calls, st.integers(0, 25), st.integers(0, 10), st.booleans())
 def test_every_view_agrees_with_the_server(
     done: list[tuple[int, str, dict[str, int] | None]], joins_at: int, early: int, again: bool

@@ -827,7 +827,7 @@ async def fuzzed() -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
     await server.realtime.aclose()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.lists(requests, min_size=1, max_size=4))
 def test_no_request_breaks_anything(attempts: list[httpx.Request]) -> None:
     """Never an answer that is not documented, never a failure; and the room goes on receiving in order."""

@@ -111,7 +111,7 @@ async def test_the_user_of_another_session_is_not_mixed_in(manager: SessionManag
 # What cannot be read ----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary()
     | st.sampled_from([make_session(now=NOW).write()]).flatmap(

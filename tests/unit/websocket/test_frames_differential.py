@@ -162,7 +162,7 @@ def check(frames: Sequence[bytes], cuts: list[int], max_message: int, *, by: str
     assert ours(pieces, max_message, by=by) == theirs(pieces, max_message, by=by)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @example(
     frames=[client_frame(TEXT, b"a", b"mask", fin=False), client_frame(CLOSE, b"\x03\xe8", b"mask")],
     cuts=[],
