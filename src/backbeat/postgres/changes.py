@@ -431,7 +431,9 @@ class Changes:
             psycopg.OperationalError: the connection was lost.
         """
         found: dict[tuple[RowChange, str], set[str]] = {}
-        xids = {change.xid for change in changes}
+        if any(isinstance(limit, Member) for seen in access.values() if seen for limit in seen.limits):
+            # A transaction that made somebody a member, too, has to be over for everybody.
+            await self._visibility.over({change.xid for change in changes})
         for (oid, role), seen in access.items():
             if seen is None or not seen.limits:
                 continue
@@ -449,7 +451,7 @@ class Changes:
                 }
                 users: Users | None = {each: each for each in values.values()}
                 if isinstance(limit, Member):
-                    users = await self._visibility.members(seen, limit, {*values.values()}, xids)
+                    users = await self._visibility.members(seen, limit, {*values.values()})
                 if users is None:
                     break
                 known.append({change: users.get(texts, ()) for change, texts in values.items()})

@@ -210,16 +210,15 @@ class Visibility:
             await self._read(pairs)
         return {pair: self._known[pair] for pair in pairs}
 
-    async def members(
-        self, access: Access, member: Member, values: Collection[Values], xids: Collection[int]
-    ) -> Users | None:
+    async def members(self, access: Access, member: Member, values: Collection[Values]) -> Users | None:
         """Tell which users stand in a table that policies look into; `ask` tells whether it still holds.
+
+        The transactions the rows come from have to be `over`.
 
         Args:
             access: the table with the rows, as those who are to be asked see it.
             member: what one of its policies asks for.
             values: those of rows.
-            xids: the transactions the rows come from.
 
         Returns:
             The users beside those values; None where everybody has to be asked.
@@ -228,8 +227,6 @@ class Visibility:
             psycopg.OperationalError: the connection was lost.
         """
         async with self._dedicated.hold() as connection:
-            # A transaction that made somebody a member, too, has to be over for everybody.
-            await self._over(connection, xids)
             return await self._members.read(connection, access, member, values)
 
     async def ask(

@@ -283,7 +283,7 @@ async def test_whom_a_policy_lets_through_is_read_from_its_condition(
 
 async def members(songs: Songs) -> Users | None:
     """Who is in band 1 and 3, as far as that can be read."""
-    return await songs.visibility.members(await songs.access(), MINE, [("1",), ("3",)], ())
+    return await songs.visibility.members(await songs.access(), MINE, [("1",), ("3",)])
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ async def test_members_are_read_past_their_own_policies(bands: Songs) -> None:
 
 async def test_beside_nothing_there_is_nobody(bands: Songs) -> None:
     """A row without a band is nobody's; the table is not read for that."""
-    assert await bands.visibility.members(await bands.access(), MINE, [], ()) == {}
+    assert await bands.visibility.members(await bands.access(), MINE, []) == {}
     assert await members(bands) is not None
 
 
@@ -317,7 +317,7 @@ async def test_more_members_than_are_worth_reading_are_not_read(
 
 async def test_members_that_cannot_be_read_are_left_alone_for_a_while(bands: Songs) -> None:
     """Everybody is asked instead; the table is not tried again at once."""
-    asked = await bands.access(), MINE, [("1",)], ()
+    asked = await bands.access(), MINE, [("1",)]
     with psycopg.connect(bands.admin.info.dsn, password=bands.admin.info.password) as other:
         other.execute("lock table members")
         assert await bands.visibility.members(*asked) is None
