@@ -16,6 +16,7 @@ from tests.integration.server.conftest import (
     NEWS,
     PATIENCE,
     SECRET,
+    RawClient,
     Running,
     headline,
     login_to,
@@ -51,6 +52,21 @@ async def serving(database: Connection, settings: Settings) -> AsyncIterator[Run
         "select pg_drop_replication_slot(slot_name) from pg_replication_slots"
         " where database = current_database() and not temporary"
     )
+
+
+@asynccontextmanager
+async def over_a_line(
+    database: Connection, settings: MakeSettings, login_url: str
+) -> AsyncIterator[tuple[FaultyLine, Running, RawClient]]:
+    """Run a server whose database is at the end of a line, with a client that is subscribed."""
+    line = FaultyLine(login_url)
+    async with (
+        line.laid() as url,
+        serving(database, settings(database_url=url)) as server,
+        server.client() as client,
+    ):
+        await client.subscribed("realtime:x", [NEWS], token=server.token())
+        yield line, server, client
 
 
 async def kill_stream(database: Connection) -> None:
@@ -119,13 +135,7 @@ async def test_a_cut_line_is_told_and_healed(
     database: Connection, settings: MakeSettings, login_url: str
 ) -> None:
     """Nothing reaches the database for a while: neither the stream nor a question."""
-    line = FaultyLine(login_url)
-    async with (
-        line.laid() as url,
-        serving(database, settings(database_url=url)) as server,
-        server.client() as client,
-    ):
-        await client.subscribed("realtime:x", [NEWS], token=server.token())
+    async with over_a_line(database, settings, login_url) as (line, server, client):
         line.cut()
         await system(client, "error")
         assert (await unready(server))["phase"] in {"lost", "connecting"}
@@ -139,13 +149,7 @@ async def test_a_stalled_line_is_told_and_healed(
     database: Connection, settings: MakeSettings, login_url: str
 ) -> None:
     """No connection was closed, only nothing comes through."""
-    line = FaultyLine(login_url)
-    async with (
-        line.laid() as url,
-        serving(database, settings(database_url=url)) as server,
-        server.client() as client,
-    ):
-        await client.subscribed("realtime:x", [NEWS], token=server.token())
+    async with over_a_line(database, settings, login_url) as (line, _, client):
         line.stall()
         await system(client, "error")
         line.restore()
