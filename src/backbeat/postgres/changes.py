@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import psycopg
@@ -378,7 +380,9 @@ class Changes:
             if not wanted and not any(seen is not None and seen.limits for seen in access.values()):
                 self._overtaken.note(changes, access, (), 0)
                 return len(changes), []
-            drafts = _drafts(wanted, access, last_versions(waiting, access))
+            # Beyond the transaction of the last one nothing tells which version of a row these left behind.
+            end = bisect_right(waiting, changes[-1].transaction, key=attrgetter("transaction"))
+            drafts = _drafts(wanted, access, last_versions(waiting[:end], access))
             answers = await self._visibility.ask(
                 {oid for oid, _ in pairs},
                 [draft.question() for draft in drafts.values()],
