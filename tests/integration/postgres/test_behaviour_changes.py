@@ -330,6 +330,7 @@ async def test_a_renamed_column_has_its_new_name_at_once(band: Band) -> None:
     """With the first change after it; so has one that was added."""
     await band.subscribe("anna", claims(ANNA), SHOWS)
     await band.run("insert into shows values (1, 'Bern')")
+    await band.settle()
     await band.run("alter table shows rename city to place", "alter table shows add seats int")
     await band.run("insert into shows values (2, 'Basel', 5)")
     assert [(data["record"], len(data["columns"])) for data in await band.data("anna")] == [
