@@ -1,0 +1,300 @@
+"""Rounds of mixed traffic against one server, and what has to be true whenever it is quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psutil
+import psycopg
+from tests.soak.ledger import Ledger
+from tests.soak.party import SCHEMA, SECRET, Party
+
+from backbeat.server.app import create_app, realtime_routes, run_realtime
+from backbeat.server.feed import Feed
+from backbeat.server.http import HttpServer
+from backbeat.server.limits import LimitSettings
+from backbeat.server.listener import listen
+from backbeat.server.realtime import Realtime
+from backbeat.server.settings import Settings
+
+__all__ = ["Report", "Unsteady", "soak"]
+
+PATIENCE: Final = 30.0
+"""Seconds in which everything that was sent has to arrive once nobody sends."""
+
+LOOK: Final = 0.02
+"""Seconds between looks at whether it is quiet."""
+
+NO_LIMITS: Final = LimitSettings(
+    max_concurrent_users=0,
+    max_joins_per_second=0,
+    max_events_per_second=0,
+    max_presence_events_per_second=0,
+    max_client_presence_events_per_window=0,
+)
+
+OURS: Final = ("backbeat.", "uvicorn.")
+"""Where the types come from of which nothing may be left."""
+
+PER_CONNECTION: Final = frozenset({
+    "Socket", "FrameParser", "Channel", "Outbox", "Tracker", "Room", "PresenceTable", "Tracked", "TextDelivery",
+    "UserBroadcast", "ChangeSubscription", "Subscription", "SocketLimits", "Window", "HttpToolsProtocol",
+    "RequestResponseCycle", "Delivery",
+})  # fmt: skip
+"""The types of which nothing may be left when nobody is connected."""
+
+WARM_UP: Final = 2
+"""Rounds after which caches and pools are full; later ones are compared with it."""
+
+OBJECTS: Final = 3_000
+"""By how many objects two quiet points may differ, whatever happened in between."""
+
+MEMORY: Final = 48 << 20
+"""By how many bytes the memory may be larger at the end than after the warm-up. The allocator keeps what a
+round needed at its busiest, and no two are alike: a trend is what `make soak SECONDS=…` shows."""
+
+
+class Unsteady(Exception):
+    """The server is not what it should be.
+
+    Args:
+        faults: in what, one each.
+    """
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults[:50]))
+
+
+@dataclass
+class Report:
+    """How it went.
+
+    Attributes:
+        rounds: how many times everybody came and went.
+        received: messages that were received, and accounted for.
+        did: what the clients did, and how often.
+        memory: bytes at each quiet point.
+        objects: how many objects the garbage collector knew at each.
+        slow_readers: how many were dropped.
+    """
+
+    rounds: int = 0
+    received: int = 0
+    did: Counter[str] = field(default_factory=Counter)
+    memory: list[int] = field(default_factory=list)
+    objects: list[int] = field(default_factory=list)
+    slow_readers: int = 0
+
+    def __str__(self) -> str:
+        did = ", ".join(f"{count} {what}" for what, count in sorted(self.did.items()))
+        memory = " ".join(str(each >> 20) for each in self.memory)
+        objects = " ".join(map(str, self.objects))
+        return (
+            f"{self.rounds} rounds, {self.received} messages received; {did}; {self.slow_readers} dropped for"
+            f" not reading\nMiB when quiet: {memory}\nobjects when quiet: {objects}"
+        )
+
+
+class Server:
+    """A running server, seen from inside."""
+
+    def __init__(self, realtime: Realtime, feed: Feed, url: str) -> None:
+        self.realtime = realtime
+        self.feed = feed
+        self.url = url
+        self._tasks = 0
+        self._owned = 0
+
+    def settled(self) -> None:
+        """Take the tasks that run now for those that always do."""
+        self._tasks, self._owned = len(asyncio.all_tasks()), len(self.realtime._tasks)
+
+    def left_over(self) -> list[str]:
+        """What is still there, in words; empty when nobody is."""
+        realtime = self.realtime
+        counts = {
+            "connections": realtime.metrics.connections,
+            "sockets": len(realtime._sockets),
+            "channels": realtime.metrics.channels,
+            "rooms": len(realtime.hub),
+            "users": realtime.limits.users,
+            "subscribers": len(self.feed._changes.subscribers()),
+            "bytes waiting": sum(socket.waiting_bytes for socket in realtime._sockets),
+            "tasks": len(asyncio.all_tasks()) - self._tasks,
+            "tasks of the server": len(realtime._tasks) - self._owned,
+        }
+        return [f"{count} {name} left" for name, count in counts.items() if count]
+
+
+@asynccontextmanager
+async def _running(settings: Settings) -> AsyncIterator[Server]:
+    listeners = listen("127.0.0.1", 0, flag="--port")
+    stop = asyncio.Event()
+    async with run_realtime(settings) as (realtime, feed):
+        http = HttpServer(create_app(realtime_routes(realtime, feed)), listeners, realtime=realtime)
+        serving = asyncio.create_task(http.run_until(stop))
+        try:
+            await feed.streaming.wait()
+            yield Server(realtime, feed, f"http://127.0.0.1:{listeners[0].getsockname()[1]}")
+        finally:
+            stop.set()
+            await serving
+
+
+async def soak(
+    owner_url: str,
+    login_url: str,
+    *,
+    seconds: float,
+    seed: int,
+    clients: int = 24,
+    round_seconds: float = 4.0,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Run mixed traffic, and look at the server whenever it is quiet.
+
+    Args:
+        owner_url: a fresh, migrated database, as its owner.
+        login_url: the same, as the login of the server.
+        seconds: how long; the last round may end later.
+        seed: decides what the clients do. When they do it is up to the machine.
+        clients: how many there are at a time.
+        round_seconds: how long until it is quiet.
+        tell: takes a line about each round.
+
+    Raises:
+        Unsteady: something was lost, doubled, swapped, late or left over.
+    """
+    settings = Settings(
+        database_url=login_url,
+        jwt_secret=SECRET,
+        limits=NO_LIMITS,
+        max_payload_bytes=65_536,
+        write_buffer_bytes=524_288,
+    )
+    chance, report, failures = random.Random(seed), Report(), _Failures()
+    async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as database:
+        await database.execute(SCHEMA.encode())
+        with failures.noticed():
+            async with _running(settings) as server:
+                await asyncio.sleep(0)
+                server.settled()
+                ends = time.monotonic() + seconds
+                while time.monotonic() < ends or report.rounds <= WARM_UP:
+                    await _round(server, database, chance, report, clients, round_seconds)
+                    await database.execute(b"truncate songs, news")
+                    failures.check(server.realtime)
+                    tell(f"{report}\n")
+        failures.check(server.realtime)
+    _compare(report)
+    return report
+
+
+async def _round(
+    server: Server,
+    database: psycopg.AsyncConnection[Any],
+    chance: random.Random,
+    report: Report,
+    clients: int,
+    seconds: float,
+) -> None:
+    ledger = Ledger()
+    keys = server.realtime.settings.keys
+    party = Party(
+        ledger,
+        server.url,
+        anon=keys.anon,
+        service=keys.service,
+        database=database,
+        chance=chance,
+        clients=clients,
+    )
+    await party.play(seconds)
+    party.ask()
+    waiting = await _until_empty(party.waiting)
+    faults = ledger.faults + waiting
+    if not faults:
+        # Whatever comes now would be too much.
+        party.ask()
+        faults += await _until_empty(party.waiting)
+    await party.go_home()
+    faults += await _until_empty(server.left_over)
+    faults = list(dict.fromkeys(faults + ledger.close()))
+    report.received += ledger.received
+    report.did.update(party.did)
+    report.rounds += 1
+    report.slow_readers = server.realtime.metrics.slow_readers
+    if faults:
+        raise Unsteady(faults)
+    del party, ledger
+    _look(report)
+
+
+class _Failures:
+    """What was raised where nobody could catch it: in callbacks, finalizers and warnings."""
+
+    def __init__(self) -> None:
+        self._noticed: list[str] = []
+
+    @contextmanager
+    def noticed(self) -> Iterator[None]:
+        """Notice them until the block ends."""
+        loop, before = asyncio.get_running_loop(), sys.unraisablehook
+        sys.unraisablehook = lambda it: self._noticed.append(f"unraisable: {it.exc_value!r} in {it.object!r}")
+        loop.set_exception_handler(lambda _, context: self._noticed.append(f"in the loop: {context}"))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                yield
+        finally:
+            sys.unraisablehook = before
+
+    def check(self, realtime: Realtime) -> None:
+        """Raise when there were any."""
+        if count := realtime.metrics.handler_failures:
+            self._noticed.append(f"{count} handler failures")
+        if self._noticed:
+            raise Unsteady(self._noticed)
+
+
+async def _until_empty(problems: Callable[[], list[str]]) -> list[str]:
+    """Wait until there is none; return those that stay."""
+    ends = time.monotonic() + PATIENCE
+    while (left := problems()) and time.monotonic() < ends:
+        await asyncio.sleep(LOOK)
+    return left
+
+
+def _look(report: Report) -> None:
+    """Count what is there when nobody is."""
+    gc.collect()
+    objects = gc.get_objects()
+    kinds = Counter(
+        type(each).__name__
+        for each in objects
+        if type(each).__name__ in PER_CONNECTION and type(each).__module__.startswith(OURS)
+    )
+    report.objects.append(len(objects))
+    report.memory.append(psutil.Process().memory_info().rss)
+    if kinds:
+        raise Unsteady([f"{count} objects left of {kind}" for kind, count in kinds.items()])
+
+
+def _compare(report: Report) -> None:
+    """Compare the end with the time after the warm-up."""
+    grown = report.objects[-1] - report.objects[WARM_UP - 1]
+    larger = report.memory[-1] - report.memory[WARM_UP - 1]
+    faults = [f"{grown} objects more than after the warm-up"] if grown > OBJECTS else []
+    faults += [f"{larger >> 20} MiB more than after the warm-up"] if larger > MEMORY else []
+    if faults:
+        raise Unsteady([*faults, str(report)])
