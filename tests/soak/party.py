@@ -53,7 +53,7 @@ VIOLATIONS: Final = (
     b"\x80\x80\x00\x00\x00\x00",  # the rest of nothing
 )
 FLOOD_BYTES: Final = 60_000
-FLOOD_MESSAGES: Final = 50
+FLOOD_MESSAGES: Final = 100
 FLOOD_PAUSE: Final = 0.01
 
 
@@ -112,7 +112,7 @@ class Party:
             self._close: 1,
             self._violate: 1,
             self._vanish_in_the_middle: 1,
-            self._stall: 1,
+            self._stall: 3,
         }
 
     async def play(self, seconds: float) -> None:
@@ -147,7 +147,9 @@ class Party:
     async def go_home(self) -> None:
         """End every connection, in one way or another."""
         for peer in self.peers:
-            leave = self._chance.choice((peer.wire.close, peer.wire.reset, peer.wire.half_close))
+            ways = peer.wire.close, peer.wire.reset, peer.wire.half_close
+            # A server that said goodbye waits a while for an answer.
+            leave = peer.wire.reset if peer.may_end else self._chance.choice(ways)
             for seat in list(peer.seats.values()):
                 if self._chance.random() < 0.5:
                     peer.leave(seat)

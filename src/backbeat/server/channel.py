@@ -22,6 +22,7 @@ from backbeat.postgres.authorize import Permissions
 from backbeat.protocol import reasons
 from backbeat.protocol.join import JoinRequest
 from backbeat.protocol.messages import TOPIC_PREFIX, BinaryBroadcast, Event, Incoming, Message
+from backbeat.server.cancellation import unless_cancelled
 from backbeat.server.hub import Hears, TextDelivery, UserBroadcast
 from backbeat.server.outbox import Outbox
 from backbeat.server.replay import replay_frame
@@ -220,8 +221,10 @@ class Channel:
         Raises:
             Refusal: nothing may be read, or the question could not be answered.
         """
-        permissions = await self.realtime.authorizer.probe(
-            self.sub_topic, self._token.claims, self.socket.headers, presence=self.tracker.on
+        permissions = await unless_cancelled(
+            self.realtime.authorizer.probe(
+                self.sub_topic, self._token.claims, self.socket.headers, presence=self.tracker.on
+            )
         )
         if not permissions.read.broadcast and not permissions.read.presence:
             raise reasons.UNAUTHORIZED.refusal(topic=self.sub_topic, context=self.who())
@@ -238,7 +241,9 @@ class Channel:
             return ()
         if not permissions.read.broadcast:
             raise reasons.UNAUTHORIZED.refusal(topic=self.sub_topic, context=self.who())
-        return await self.realtime.changes.replay(self.sub_topic, since_ms=replay.since, limit=replay.limit)
+        return await unless_cancelled(
+            self.realtime.changes.replay(self.sub_topic, since_ms=replay.since, limit=replay.limit)
+        )
 
     async def ask_again(self) -> None:
         """Ask Postgres anew what the token may do, and hear what it says.
@@ -478,7 +483,7 @@ class Channel:
         self, value: str, then: Callable[[Token], None], otherwise: Callable[[Refusal], None]
     ) -> None:
         try:
-            token = await self.realtime.keyring.verify(value, now=self.realtime.now())
+            token = await unless_cancelled(self.realtime.keyring.verify(value, now=self.realtime.now()))
         except Refusal as refusal:
             otherwise(refusal)
         else:

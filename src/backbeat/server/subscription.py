@@ -12,6 +12,7 @@ import structlog
 from backbeat.errors import Refusal, Unavailable
 from backbeat.protocol.bindings import ANY, parse_binding
 from backbeat.protocol.messages import TOPIC_PREFIX, Event
+from backbeat.server.cancellation import unless_cancelled
 from backbeat.websocket.frames import text_frame
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class ChangeSubscription:
                     parse_binding(entry, number, self._realtime.settings.big_numbers)
                     for entry, number in zip(self._entries, self._ids, strict=True)
                 ]
-                await self._realtime.changes.subscribe(self, bindings, token.claims)
+                await unless_cancelled(self._realtime.changes.subscribe(self, bindings, token.claims))
             except Unavailable as refusal:
                 self._realtime.count_refusal(refusal)
                 self.interrupted(refusal)
