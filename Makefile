@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo band test unit docs picture fuzz values check format lock clean
+.PHONY: help install install-tests demo band test unit docs picture fuzz soak values check format lock clean
 
 help:
 	@echo "make demo     run the band app"
@@ -14,6 +14,7 @@ help:
 	@echo "make check    check format, lint, types and import rules"
 	@echo "make docs     write the pages of the error codes anew"
 	@echo "make fuzz     compare what subscribers receive with what they may select, at random"
+	@echo "make soak     keep a server in mixed traffic, and account for every message"
 	@echo "make values   compare values of every type with the JSON of Postgres, at random"
 	@echo "make format   format the code"
 	@echo "make lock     write requirements.lock anew"
@@ -58,7 +59,7 @@ UNIT := $(BIN)/pytest -n auto --maxprocesses 4 tests/unit
 
 test: install-tests check
 	$(UNIT)
-	$(BIN)/pytest tests/integration tests/interop tests/e2e
+	$(BIN)/pytest tests/integration tests/interop tests/e2e tests/soak
 
 unit: install
 	$(UNIT)
@@ -75,6 +76,12 @@ picture: install-tests
 CASES ?= 1000000
 fuzz: install
 	$(BIN)/python -m tests.differential --cases $(CASES)
+
+# A server in mixed traffic, with the books kept about every message: `make soak SECONDS=3600 SEED=7`.
+SECONDS ?= 600
+soak: SEED =
+soak: install
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # Values of every type against the JSON of Postgres, at random: `make values CASES=10000 SEED=7`.
 SEED ?= 1

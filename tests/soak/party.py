@@ -90,7 +90,7 @@ class Party:
         self._database = database
         self._chance = chance
         self._clients = clients
-        self._over = False
+        self._over = asyncio.Event()
         self._tokens = 0
         self._senders: dict[str, Sender] = {}
         self._actions: dict[Callable[[Peer], Awaitable[None] | None], int] = {
@@ -127,7 +127,7 @@ class Party:
             tasks.create_task(self._http())
             tasks.create_task(self._writer())
             await asyncio.sleep(seconds)
-            self._over = True
+            self._over.set()
         for peer in self.peers:
             peer.wire.read_again()
 
@@ -140,7 +140,8 @@ class Party:
 
     def waiting(self) -> list[str]:
         """What somebody is still waiting for, in words."""
-        waiting = [f"{peer.name} waits for an answer" for peer in self.peers if not peer.idle]
+        asking = [peer for peer in self.peers if not (peer.may_end or peer.idle)]
+        waiting = [f"{peer.name} waits for an answer" for peer in asking]
         waiting += self._ledger.missing()
         return waiting or self._presence()
 
@@ -161,7 +162,7 @@ class Party:
         seats = [seat for peer in self.peers for seat in peer.seats.values()]
         wrong = []
         for seat in seats:
-            if seat.present is None:
+            if seat.present is None or seat.heard.phase is not Phase.THERE:
                 continue
             there = {each.key for each in seats if each.heard.place == seat.heard.place and each.tracks}
             told = {key for key, refs in seat.present.items() if refs}
@@ -174,7 +175,7 @@ class Party:
 
     async def _client(self) -> None:
         chance = self._chance
-        while not self._over:
+        while not self._over.is_set():
             vsn = chance.choice(("1.0.0", "2.0.0", "2.0.0"))
             url = f"{self._url.replace('http', 'ws', 1)}/socket/websocket?vsn={vsn}&apikey={self._anon}"
             peer = Peer(self._ledger, url, vsn)
@@ -183,11 +184,11 @@ class Party:
             await peer.wire.open(where.host, where.port or 80)
             for _ in range(3):
                 self._join(peer)
-            while not (self._over or peer.lost.is_set()):
+            while not (self._over.is_set() or peer.lost.is_set()):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(chance.expovariate(15)):
                         await peer.lost.wait()
-                if peer.may_end or self._over:
+                if peer.may_end or self._over.is_set():
                     continue
                 action = chance.choices([*self._actions], [*self._actions.values()])[0]
                 if (done := action(peer)) is not None:
@@ -351,7 +352,7 @@ class Party:
         if listener is None or not others:
             return
         self._note("stall")
-        peer.end("it does not read", peer.wire.stop_reading)
+        peer.stall()
         other, seat = self._chance.choice(others)
         for _ in range(self._chance.choice((3, FLOOD_MESSAGES))):
             if seat.may_end or other.may_end:
@@ -375,8 +376,10 @@ class Party:
 
     async def _http(self) -> None:
         """Send batches over HTTP, one after the other."""
-        async with httpx.AsyncClient(base_url=self._url, headers={"apikey": self._service}) as client:
-            while not self._over:
+        async with httpx.AsyncClient(
+            base_url=self._url, headers={"apikey": self._service}, timeout=30
+        ) as client:
+            while not self._over.is_set():
                 messages, numbers = [], []
                 for _ in range(self._chance.randrange(1, 20)):
                     topic, private = self._anywhere()
@@ -396,7 +399,7 @@ class Party:
     async def _writer(self) -> None:
         """Store messages and write rows, one transaction after the other."""
         work: list[Callable[[], Awaitable[Sender]]] = [self._store, self._song, self._song, self._news]
-        while not self._over:
+        while not self._over.is_set():
             written: list[tuple[Sender, int]] = []
             async with self._database.transaction():
                 for _ in range(self._chance.choice((1, 1, 3, 10))):
@@ -411,9 +414,7 @@ class Party:
         sender = self._sender("stored", room(topic, private=private))
         body = json.dumps(payload(sender, self._ledger.sent(sender)))
         self._note("stored message")
-        await self._database.execute(
-            "select realtime.send(%s::jsonb, 'e', %s, %s)", (body, topic, private)
-        )
+        await self._database.execute("select realtime.send(%s::jsonb, 'e', %s, %s)", (body, topic, private))
         return sender
 
     async def _song(self) -> Sender:

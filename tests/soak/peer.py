@@ -26,7 +26,7 @@ _numbers = itertools.count(1)
 
 
 def room(topic: str, *, private: bool, raw: bool = False) -> Place:
-    """Where broadcasts of a topic go; those that are no JSON reach vsn 2 only, and are a place of their own."""
+    """Where broadcasts of a topic go; those that are no JSON reach vsn 2 only: a place of their own."""
     return Place(f"{topic}{' private' if private else ''}{' raw' if raw else ''}")
 
 
@@ -246,7 +246,11 @@ class Peer:
         number = self._ledger.sent(seat.sender)
         body = {"type": "broadcast", "event": "e", "payload": payload(seat.sender, number, padding)}
         self._push(
-            PREFIX + seat.topic, "broadcast", body, join_ref=seat.ref, then=self._ack(seat, seat.sender, number)
+            PREFIX + seat.topic,
+            "broadcast",
+            body,
+            join_ref=seat.ref,
+            then=self._ack(seat, seat.sender, number),
         )
 
     def broadcast_binary(self, seat: Seat, *, raw: bool) -> None:
@@ -337,7 +341,14 @@ class Peer:
             how: the way.
         """
         self.may_end = why
+        for seat in self.seats.values():
+            self._leaving(seat, why)
         how()
+
+    def stall(self) -> None:
+        """Stop reading. The server may end the connection for it; if it does not, nothing may be missed."""
+        self.may_end = "it does not read"
+        self.wire.stop_reading()
 
     def _ack(self, seat: Seat, sender: Sender, number: int) -> Callable[[Mapping[str, Any]], None] | None:
         if not seat.ack:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import psutil
 import psycopg
@@ -46,11 +46,27 @@ NO_LIMITS: Final = LimitSettings(
 OURS: Final = ("backbeat.", "uvicorn.")
 """Where the types come from of which nothing may be left."""
 
-PER_CONNECTION: Final = frozenset({
-    "Socket", "FrameParser", "Channel", "Outbox", "Tracker", "Room", "PresenceTable", "Tracked", "TextDelivery",
-    "UserBroadcast", "ChangeSubscription", "Subscription", "SocketLimits", "Window", "HttpToolsProtocol",
-    "RequestResponseCycle", "Delivery",
-})  # fmt: skip
+PER_CONNECTION: Final = frozenset(
+    {
+        "Socket",
+        "FrameParser",
+        "Channel",
+        "Outbox",
+        "Tracker",
+        "Room",
+        "PresenceTable",
+        "Tracked",
+        "TextDelivery",
+        "UserBroadcast",
+        "Delivery",
+        "ChangeSubscription",
+        "Subscription",
+        "SocketLimits",
+        "Window",
+        "HttpToolsProtocol",
+        "RequestResponseCycle",
+    }
+)
 """The types of which nothing may be left when nobody is connected."""
 
 WARM_UP: Final = 2
@@ -94,6 +110,13 @@ class Report:
     memory: list[int] = field(default_factory=list)
     objects: list[int] = field(default_factory=list)
     slow_readers: int = 0
+
+    def add(self, ledger: Ledger, party: Party, realtime: Realtime) -> None:
+        """Count a round."""
+        self.rounds += 1
+        self.received += ledger.received
+        self.did.update(party.did)
+        self.slow_readers = realtime.metrics.slow_readers
 
     def __str__(self) -> str:
         did = ", ".join(f"{count} {what}" for what, count in sorted(self.did.items()))
@@ -182,7 +205,8 @@ async def soak(
         max_payload_bytes=65_536,
         write_buffer_bytes=524_288,
     )
-    chance, report, failures = random.Random(seed), Report(), _Failures()
+    chance = random.Random(seed)  # noqa: S311 - to be had again
+    report, failures = Report(), _Failures()
     async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as database:
         await database.execute(SCHEMA.encode())
         with failures.noticed():
@@ -191,38 +215,38 @@ async def soak(
                 server.settled()
                 ends = time.monotonic() + seconds
                 while time.monotonic() < ends or report.rounds <= WARM_UP:
-                    await _round(server, database, chance, report, clients, round_seconds)
-                    await database.execute(b"truncate songs, news")
+                    ledger = Ledger()
+                    keys = server.realtime.settings.keys
+                    party = Party(
+                        ledger,
+                        server.url,
+                        anon=keys.anon,
+                        service=keys.service,
+                        database=database,
+                        chance=chance,
+                        clients=clients,
+                    )
+                    await _round(server, party, ledger, round_seconds)
                     failures.check(server.realtime)
+                    report.add(ledger, party, server.realtime)
+                    del ledger, party
+                    await database.execute(b"truncate songs, news")
+                    _look(report)
                     tell(f"{report}\n")
         failures.check(server.realtime)
     _compare(report)
     return report
 
 
-async def _round(
-    server: Server,
-    database: psycopg.AsyncConnection[Any],
-    chance: random.Random,
-    report: Report,
-    clients: int,
-    seconds: float,
-) -> None:
-    ledger = Ledger()
-    keys = server.realtime.settings.keys
-    party = Party(
-        ledger,
-        server.url,
-        anon=keys.anon,
-        service=keys.service,
-        database=database,
-        chance=chance,
-        clients=clients,
-    )
+async def _round(server: Server, party: Party, ledger: Ledger, seconds: float) -> None:
+    """Let a party take place, and wait until nothing of it is left.
+
+    Raises:
+        Unsteady: something was lost, doubled, swapped, late or left over.
+    """
     await party.play(seconds)
     party.ask()
-    waiting = await _until_empty(party.waiting)
-    faults = ledger.faults + waiting
+    faults = ledger.faults + await _until_empty(party.waiting)
     if not faults:
         # Whatever comes now would be too much.
         party.ask()
@@ -230,14 +254,8 @@ async def _round(
     await party.go_home()
     faults += await _until_empty(server.left_over)
     faults = list(dict.fromkeys(faults + ledger.close()))
-    report.received += ledger.received
-    report.did.update(party.did)
-    report.rounds += 1
-    report.slow_readers = server.realtime.metrics.slow_readers
     if faults:
         raise Unsteady(faults)
-    del party, ledger
-    _look(report)
 
 
 class _Failures:

@@ -1,4 +1,4 @@
-"""The books notice a message that is lost, doubled, swapped, late, early, stale or invented; and nothing else."""
+"""The books notice what is lost, doubled, swapped, late, early, stale or invented; and nothing else."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ class Books:
         ((1, 2, 3, 4, 5), ["invented"]),
     ],
 )
-def test_whoever_is_there_gets_everything_once_and_in_order(received: tuple[int, ...], kinds: list[str]) -> None:
+def test_whoever_is_there_gets_everything_once_and_in_order(
+    received: tuple[int, ...], kinds: list[str]
+) -> None:
     """Four messages are sent to somebody who stays; whatever differs has a name."""
     books = Books()
     books.send(4)

@@ -150,7 +150,11 @@ class Wire(asyncio.Protocol):
 
     def read_again(self) -> None:
         """Take what the kernel kept."""
-        if self._transport is not None and not self._transport.is_reading() and not self._transport.is_closing():
+        if (
+            self._transport is not None
+            and not self._transport.is_reading()
+            and not self._transport.is_closing()
+        ):
             self._transport.resume_reading()
 
     def _flush(self) -> None:
