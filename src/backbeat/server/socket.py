@@ -339,15 +339,24 @@ class Socket(asyncio.Protocol):
             return
         self.send(close_frame(code, reason))
         self._closing = self._server.loop.call_later(CLOSE_PATIENCE, self._transport.abort)
+        if self._parser.ended:
+            # After a violation the answer could not be read (RFC 6455, section 7.1.7), so none is waited for.
+            self._transport.write_eof()
 
     def _answer_close(self, event: Close) -> None:
-        """Echo the client's close frame, then close (RFC 6455, section 5.5.1)."""
+        """Echo the client's close frame, unless it is an echo itself, and end (RFC 6455, section 5.5.1).
+
+        Only our half ends: closing a connection while bytes of the client are unread resets it, and a reset may
+        reach the client before our close frame does. What it still sends is read and ignored until it ends its
+        half, or for as long as a close frame may wait.
+        """
         if self._transport is None:
             return
         self._leave_channels()
         if self._closing is None:
             self.send(close_frame(event.code))
-        self._transport.close()
+            self._closing = self._server.loop.call_later(CLOSE_PATIENCE, self._transport.abort)
+        self._transport.write_eof()
 
     def _drop(self) -> None:
         """Cut off a client that does not read: a close frame would wait behind everything else."""

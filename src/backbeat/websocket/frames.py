@@ -234,12 +234,15 @@ class FrameParser:
         masked: Whether frames have to be masked, as a client's are; those of a server must not be.
     """
 
-    __slots__ = ("_ended", "_kind", "_mask_bit", "_message", "_pending", "_room", "_wanted", "max_message")
+    __slots__ = ("_kind", "_mask_bit", "_message", "_pending", "_room", "_wanted", "ended", "max_message")
+
+    ended: bool
+    """Whether the last event was handed out; whatever follows is ignored."""
 
     def __init__(self, *, max_message: int, masked: bool = True) -> None:
         self.max_message = max_message
         self._mask_bit = _MASKED if masked else 0
-        self._ended = False
+        self.ended = False
         # An incomplete frame, and how long it must grow before another look at it is worth while. Without the
         # second, a long frame in many small pieces would be parsed again for each of them.
         self._pending: bytearray | None = None
@@ -252,7 +255,7 @@ class FrameParser:
 
     def __repr__(self) -> str:
         pending, message = self._pending or b"", self._message or b""
-        state = "ended" if self._ended else f"{len(pending)} bytes pending, {len(message)} bytes of fragments"
+        state = "ended" if self.ended else f"{len(pending)} bytes pending, {len(message)} bytes of fragments"
         return f"<FrameParser: {state}>"
 
     def feed(self, data: bytes) -> list[Event]:
@@ -261,7 +264,7 @@ class FrameParser:
         Never raises for anything a peer can send: a violation is the last event.
         """
         events: list[Event] = []
-        if self._ended:
+        if self.ended:
             return events
         pending = self._pending
         try:
@@ -313,7 +316,7 @@ class FrameParser:
                 events.append(Binary(payload))
             else:
                 self._deliver(first, payload, events)
-                if self._ended:
+                if self.ended:
                     return
         self._pending = bytearray(data[position:]) if position < end else None
 
@@ -362,7 +365,7 @@ class FrameParser:
                     events.append(_text(message) if self._kind is Opcode.TEXT else Binary(message))
 
     def _end(self) -> None:
-        self._ended = True
+        self.ended = True
         self._pending = self._message = None
 
 
