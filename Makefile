@@ -4,13 +4,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo band test unit docs picture fuzz soak values check format lock clean
+.PHONY: help install install-tests demo band test unit conformance docs picture fuzz soak values check format lock clean
 
 help:
 	@echo "make demo     run the band app"
 	@echo "make band     play in it from a terminal: make band WHO=eric"
 	@echo "make test     install what tests need, and run them all"
 	@echo "make unit     run the unit tests only"
+	@echo "make conformance  run the cases of RFC 6455, and write their verdicts anew"
 	@echo "make check    check format, lint, types and import rules"
 	@echo "make docs     write the pages of the error codes anew"
 	@echo "make fuzz     compare what subscribers receive with what they may select, at random"
@@ -59,10 +60,14 @@ UNIT := $(BIN)/pytest -n auto --maxprocesses 4 tests/unit
 
 test: install-tests check
 	$(UNIT)
-	$(BIN)/pytest tests/integration tests/interop tests/e2e tests/soak
+	$(BIN)/pytest tests/conformance tests/integration tests/interop tests/e2e tests/soak
 
 unit: install
 	$(UNIT)
+
+# The WebSocket layer against RFC 6455: writes the tables of docs/conformance.md.
+conformance: install
+	$(BIN)/python -m tests.conformance
 
 # What is written from the code: a page for each error code.
 docs: install

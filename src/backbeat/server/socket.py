@@ -346,9 +346,9 @@ class Socket(asyncio.Protocol):
     def _answer_close(self, event: Close) -> None:
         """Echo the client's close frame, unless it is an echo itself, and end (RFC 6455, section 5.5.1).
 
-        Only our half ends: closing a connection while bytes of the client are unread resets it, and a reset may
-        reach the client before our close frame does. What it still sends is read and ignored until it ends its
-        half, or for as long as a close frame may wait.
+        Only our half ends: closing a connection while bytes of the client are unread resets it, and a reset
+        may reach the client before our close frame does. What it still sends is read and ignored until it
+        ends its half, or for as long as a close frame may wait.
         """
         if self._transport is None:
             return
