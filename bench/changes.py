@@ -36,7 +36,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -215,7 +215,7 @@ class Loop(Changes):
         self,
         database_url: str,
         *,
-        deliver: Callable[[Sequence[Delivery]], None],
+        deliver: Callable[[Sequence[Delivery]], Awaitable[None]],
         admin_url: str,
         **options: Any,
     ) -> None:
@@ -259,7 +259,7 @@ class Loop(Changes):
             for row in rows[start : start + most]:
                 by_table.setdefault(row.relation.table, []).append(row)
             for table, members in by_table.items():
-                self._send(await self._see(table, members))
+                await self._send(await self._see(table, members))
             self._next_poll = loop.time()
 
     def _idle(self, loop: asyncio.AbstractEventLoop) -> bool:

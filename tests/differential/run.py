@@ -156,7 +156,7 @@ class _Play:
                 if isinstance(event, LogicalMessage):
                     self.markers[event.content].set()
 
-    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+    async def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             data = read(delivery.data.decode())
             del data["commit_timestamp"]

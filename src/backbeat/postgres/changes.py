@@ -32,7 +32,7 @@ from backbeat.postgres.subscriptions import Subscriptions
 from backbeat.postgres.visibility import Question, Version, Visibility
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
     from backbeat.postgres.members import Users
     from backbeat.postgres.pgoutput import Relation
@@ -145,7 +145,7 @@ class Changes:
     Args:
         database_url: where Postgres is; the login is a member of the subscribers' roles and may create
             temporary functions, which every role may unless it was revoked.
-        deliver: takes what is to be sent, in the order of the commits.
+        deliver: takes what is to be sent, in the order of the commits; the next when it is done.
         publication: the tables that may be subscribed to.
         withhold_deletes: whether a DELETE is told only where row level security hides nothing. Otherwise
             every subscriber of a table learns the primary keys of deleted rows, as with the original.
@@ -162,7 +162,7 @@ class Changes:
         self,
         database_url: str,
         *,
-        deliver: Callable[[Sequence[Delivery]], None],
+        deliver: Callable[[Sequence[Delivery]], Awaitable[None]],
         publication: str = "supabase_realtime",
         withhold_deletes: bool = False,
         classify: bool = True,
@@ -282,7 +282,7 @@ class Changes:
     async def handle(self, transactions: Sequence[Transaction]) -> None:
         """Deliver what subscribers may see of committed transactions.
 
-        When it returns everything has been handed to `deliver`. While the database is away it waits, and asks
+        When it returns everything has been delivered. While the database is away it waits, and asks
         again: what is being handled is not lost.
 
         Args:
@@ -305,7 +305,7 @@ class Changes:
             del changes[:handled]
             if deliveries:
                 self.sent += sum(len(delivery.recipients) for delivery in deliveries)
-                self._deliver(deliveries)
+                await self._deliver(deliveries)
 
     async def _suit(self, changes: Sequence[RowChange], *, since: float) -> None:
         """Make filters ready anew whose columns have other types now, or are gone.

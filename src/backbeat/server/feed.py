@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -27,6 +26,7 @@ from backbeat.postgres.stream import ReplicationStream, StreamPhase, StreamState
 from backbeat.postgres.watch import Watch
 from backbeat.protocol import reasons
 from backbeat.protocol.messages import TOPIC_PREFIX
+from backbeat.server.dispatcher import Dispatcher
 from backbeat.server.hub import UserBroadcast
 from backbeat.server.subscription import ChangeSubscription, Gap
 
@@ -114,7 +114,7 @@ class Feed:
         self._refused_since_the_look: set[ChangeSubscription] = set()
         """Those of them who were refused since the last look: tables may have changed there and back."""
         self._realtime: Realtime | None = None
-        self._held: deque[tuple[float, Sequence[Delivery]]] = deque()
+        self._dispatcher = Dispatcher(settings.change_delay)
 
     @property
     def state(self) -> StreamState:
@@ -141,7 +141,7 @@ class Feed:
         self._count_for(realtime.metrics)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for part in (self._maintain, self._keep_streaming, self._keep_watch):
+                for part in (self._maintain, self._keep_streaming, self._release, self._keep_watch):
                     tasks.create_task(self._keep(part, realtime.metrics), name=part.__name__)
         finally:
             await self._changes.aclose()
@@ -192,7 +192,7 @@ class Feed:
         while True:
             published = self._published
             try:
-                await self._changes.subscribe(subscriber, bindings, claims)
+                await self._subscribe(subscriber, bindings, claims)
             except Unavailable:
                 raise
             except Refusal:
@@ -206,6 +206,13 @@ class Feed:
             await self._until_streaming(subscriber)
             if self._published is published:
                 return
+
+    async def _subscribe(self, subscriber: Hashable, bindings: Sequence[Binding], claims: Claims) -> None:
+        try:
+            await self._changes.subscribe(subscriber, bindings, claims)
+        finally:
+            # What is being written was read with its claims of before: none of it may follow the answer.
+            await self._dispatcher.written()
 
     def _refuse(self, subscriber: Hashable, refusal: Refusal, since: float) -> None:
         """Tell a channel that its filter no longer suits its column; a change of the table may help."""
@@ -410,59 +417,13 @@ class Feed:
             if subscription.concerns(changed):
                 subscription.renew(tell=subscription.concerns(moved), since=looked_at)
 
-    # What goes to the channels ------------------------------------------------------------------------------
-
-    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
-        """Hand changes over now, or when the delay has passed; in the order they came either way."""
+    async def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         assert self._realtime is not None
-        delay = self._settings.change_delay
-        if not delay:
-            self._dispatch(deliveries)
-            return
-        loop = self._realtime.loop
-        self._held.append((loop.time() + delay, deliveries))
-        if len(self._held) == 1:
-            loop.call_later(delay, self._release)
+        await self._dispatcher.deliver(deliveries, self._realtime.metrics)
 
-    def _release(self) -> None:
+    async def _release(self) -> None:
         assert self._realtime is not None
-        loop = self._realtime.loop
-        now = loop.time()
-        try:
-            while self._held and self._held[0][0] <= now:
-                self._dispatch(self._held.popleft()[1])
-        finally:
-            # What fails must not hold up what waits behind it.
-            if self._held:
-                loop.call_at(self._held[0][0], self._release)
-
-    def _dispatch(self, deliveries: Sequence[Delivery]) -> None:
-        """Write each channel's changes as one piece; equal frames are built once."""
-        assert self._realtime is not None
-        outgoing: dict[ChangeSubscription, list[bytes]] = {}
-        for delivery in deliveries:
-            frames: dict[tuple[tuple[str, str], tuple[int, ...]], bytes] = {}
-            for subscription, ids in delivery.recipients:
-                assert isinstance(subscription, ChangeSubscription)
-                key = subscription.wire, ids
-                frame = frames.get(key)
-                if frame is None:
-                    frame = frames[key] = subscription.frame(ids, delivery.data)
-                outgoing.setdefault(subscription, []).append(frame)
-        # Those who get the same frames get the same bytes.
-        joined: dict[tuple[int, ...], bytes] = {}
-        for subscription, parts in outgoing.items():
-            self._realtime.metrics.changes_sent += len(parts)
-            same = tuple(map(id, parts))
-            data = joined.get(same)
-            if data is None:
-                data = joined[same] = b"".join(parts)
-            try:
-                subscription.deliver(data)
-            except Exception:
-                # It costs this channel its changes, and nobody else theirs.
-                self._realtime.metrics.handler_failures += 1
-                log.exception("changes not delivered", topic=subscription.wire[1])
+        await self._dispatcher.release(self._realtime.metrics)
 
     # Upkeep -------------------------------------------------------------------------------------------------
 

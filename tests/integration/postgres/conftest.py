@@ -76,7 +76,7 @@ class Band:
                 if isinstance(event, LogicalMessage):
                     self._markers[event.content].set()
 
-    def _deliver(self, deliveries: Sequence[Delivery]) -> None:
+    async def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         self.deliveries += deliveries
 
     async def until_the_slot_is_gone(self) -> None:

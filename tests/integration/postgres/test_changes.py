@@ -802,7 +802,11 @@ async def test_unsubscribing_somebody_unknown_does_nothing(band: Band) -> None:
 
 async def test_a_database_that_is_away_is_told_as_such() -> None:
     """Trying again helps."""
-    changes = Changes("postgresql://127.0.0.1:1/none", deliver=lambda _: None)
+
+    async def never(_: object) -> None:
+        raise AssertionError
+
+    changes = Changes("postgresql://127.0.0.1:1/none", deliver=never)
     with pytest.raises(Unavailable):
         await changes.subscribe("anna", [parse_binding({"table": "songs"}, 1)], claims(ANNA))
 

@@ -282,7 +282,7 @@ async def test_a_failure_of_ours_in_the_feed_is_reported_and_healed(
             monkeypatch.undo()
             raise AttributeError("a typo")
 
-        monkeypatch.setattr(server.feed, "_dispatch", typo)
+        monkeypatch.setattr("backbeat.server.dispatcher.Dispatcher.deliver", typo)
         monkeypatch.setattr("backbeat.server.feed.RESTART_PAUSE", 0.0)
         await database.execute("insert into news values (1, 'lost')")
         lost, restored = await client.until("system"), await client.until("system")
