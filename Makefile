@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo band test unit conformance docs picture fuzz soak values check format lock clean
+.PHONY: help install install-tests demo band test unit conformance docs picture fuzz fuzz-frames soak values check format lock clean
 
 help:
 	@echo "make demo     run the band app"
@@ -16,6 +16,7 @@ help:
 	@echo "make docs     write the pages of the error codes anew"
 	@echo "make fuzz     compare what subscribers receive with what they may select, at random"
 	@echo "make soak     keep a server in mixed traffic, and account for every message"
+	@echo "make fuzz-frames  compare what we and others read in frames and request heads, at random"
 	@echo "make values   compare values of every type with the JSON of Postgres, at random"
 	@echo "make format   format the code"
 	@echo "make lock     write requirements.lock anew"
@@ -87,6 +88,10 @@ SECONDS ?= 600
 soak: SEED =
 soak: install
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+# Frames and request heads against other parsers, at random: `make fuzz-frames CASES=10000000`.
+fuzz-frames: install
+	$(BIN)/python -m tests.fuzz --cases $(CASES)
 
 # Values of every type against the JSON of Postgres, at random: `make values CASES=10000 SEED=7`.
 SEED ?= 1

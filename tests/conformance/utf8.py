@@ -10,6 +10,7 @@ from itertools import product
 from typing import Final
 
 from tests.conformance.cases import Case, Ends, Pause, Send, cut, echo, fragments, frame, refused
+from tests.unit.websocket.second_opinion import is_utf8
 
 from backbeat.websocket.frames import CloseCode, Opcode
 
@@ -184,12 +185,3 @@ def decoding() -> Iterator[Case]:
             else:
                 code = CloseCode.INVALID_DATA
                 yield refused(f"6.{part}.{number}", sent, frame(TEXT, payload), code=code)
-
-
-def is_utf8(payload: bytes) -> bool:
-    """Whether Python reads it; the suite and RFC 3629 say the same."""
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -179,11 +179,12 @@ def _request_line(line: str) -> tuple[str, dict[str, str]]:
 def _header_fields(lines: list[str]) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in lines:
-        name, _, value = line.partition(":")
-        # Proxies read folded lines, bare CR or LF and a space before the colon in different ways (RFC 9112
-        # sections 2.2, 5.1 and 5.2), so one of them could be made to see other headers than we do.
+        name, colon, value = line.partition(":")
+        # Proxies read folded lines, lines without a colon, bare CR or LF and a space before the colon in
+        # different ways (RFC 9112 sections 2.2, 5.1 and 5.2), so one of them could be made to see other
+        # headers than we do.
         value = value.strip(" \t")
-        if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
+        if not colon or not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
             raise HandshakeError(400, "A header of the request is not valid.")
         name = name.lower()
         if name not in headers:

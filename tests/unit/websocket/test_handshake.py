@@ -182,9 +182,9 @@ def test_other_version(version: str | None) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "no colon",
         ": no name",
         "Name : space before the colon",
+        "X-No-Colon",
         "X: folded\r\n value",
         "X: folded\r\n\tvalue",
         "X: bare\rreturn",
