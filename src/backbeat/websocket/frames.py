@@ -258,6 +258,11 @@ class FrameParser:
         state = "ended" if self.ended else f"{len(pending)} bytes pending, {len(message)} bytes of fragments"
         return f"<FrameParser: {state}>"
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept of what was fed: the next byte begins a message."""
+        return self._pending is None and self._message is None and not self.ended
+
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes from the other side; return what they complete.
 

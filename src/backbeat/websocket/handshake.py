@@ -122,15 +122,20 @@ def accept(request: UpgradeRequest, *, subprotocol: str | None = None, headers: 
     """
     if subprotocol is not None and subprotocol not in request.subprotocols:
         raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
-    digest = hashlib.sha1(request.key.encode("ascii") + _GUID, usedforsecurity=False).digest()
     fields = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Accept", base64.b64encode(digest).decode("ascii")),
+        ("Sec-WebSocket-Accept", proof(request.key)),
     ]
     if subprotocol is not None:
         fields.append(("Sec-WebSocket-Protocol", subprotocol))
     return _head(HTTPStatus.SWITCHING_PROTOCOLS, [*fields, *headers])
+
+
+def proof(key: str) -> str:
+    """Return what shows that a handshake was understood: the answer to its key (RFC 6455 section 4.2.2)."""
+    digest = hashlib.sha1(key.encode("ascii") + _GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode("ascii")
 
 
 def refuse(
