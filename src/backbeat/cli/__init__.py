@@ -8,6 +8,7 @@ from cyclopts import App
 from cyclopts.config import Env, Toml
 from rich.console import Console
 
+from backbeat.cli.bench import bench
 from backbeat.cli.dev import dev
 from backbeat.cli.migrate import migrate
 from backbeat.cli.serve import serve
@@ -22,8 +23,8 @@ app = App(
     version=VERSION,
     help_epilogue=(
         "Every flag can also be set as an environment variable (--jwt-secret as BACKBEAT_JWT_SECRET) or in "
-        "./backbeat.toml (under [dev], [serve] or [migrate]). A flag wins over the environment, and the "
-        "environment over the file."
+        "./backbeat.toml (under the name of the command, such as [dev]). A flag wins over the environment, "
+        "and the environment over the file."
     ),
     config=[
         Env("BACKBEAT_", command=False),
@@ -33,6 +34,7 @@ app = App(
 app.command(dev)
 app.command(serve)
 app.command(migrate)
+app.command(bench)
 
 
 def main() -> None:
