@@ -51,6 +51,13 @@ class CloseCode(IntEnum):
 MAX_CONTROL_PAYLOAD: Final = 125
 """Bytes a control frame can carry (RFC 6455 section 5.5)."""
 
+FREE_FRAGMENTS: Final = 1024
+"""Fragments of a message that may be of any size, also empty."""
+
+MIN_FRAGMENT: Final = 32
+"""Bytes that all further fragments of a message must carry on average: without a limit, a peer could send
+empty ones for ever, and never finish a message that somebody would count."""
+
 _FIN: Final = 0x80
 _RSV: Final = 0x70
 _MASKED: Final = 0x80
@@ -234,7 +241,17 @@ class FrameParser:
         masked: Whether frames have to be masked, as a client's are; those of a server must not be.
     """
 
-    __slots__ = ("_kind", "_mask_bit", "_message", "_pending", "_room", "_wanted", "ended", "max_message")
+    __slots__ = (
+        "_fragments",
+        "_kind",
+        "_mask_bit",
+        "_message",
+        "_pending",
+        "_room",
+        "_wanted",
+        "ended",
+        "max_message",
+    )
 
     ended: bool
     """Whether the last event was handed out; whatever follows is ignored."""
@@ -250,6 +267,7 @@ class FrameParser:
         # The fragments so far of a message whose last one is still to come. They are copied into one buffer,
         # because a list of them would let a peer that sends fragments of one byte take fifty times the limit.
         self._message: bytearray | None = None
+        self._fragments = 0
         self._kind = Opcode.TEXT
         self._room = max_message
 
@@ -262,6 +280,20 @@ class FrameParser:
     def idle(self) -> bool:
         """Whether nothing is kept of what was fed: the next byte begins a message."""
         return self._pending is None and self._message is None and not self.ended
+
+    @property
+    def unfinished(self) -> bytearray | None:
+        """What a frame or a message that has begun and not ended is kept in; None between two of them.
+
+        It is another object for another message, so whoever looks now and then can tell how old one is. It is
+        not to be changed.
+        """
+        return self._pending if self._message is None else self._message
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept of what is unfinished."""
+        return len(self._pending or b"") + len(self._message or b"")
 
     def feed(self, data: bytes) -> list[Event]:
         """Take bytes from the other side; return what they complete.
@@ -361,8 +393,12 @@ class FrameParser:
                 if self._message is None:
                     self._message = bytearray()
                     self._kind = Opcode(opcode)
+                    self._fragments = 0
                 self._message += payload
                 self._room -= len(payload)
+                self._fragments += 1
+                if self._fragments > FREE_FRAGMENTS + len(self._message) // MIN_FRAGMENT:
+                    raise _Broken(CloseCode.POLICY_VIOLATION, "a message came in too many small fragments")
                 if first & _FIN:
                     message = bytes(self._message)
                     self._message = None

@@ -30,6 +30,8 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
 _TARGET: Final = re.compile(r"(?:(?i:https?)://[^/?#]+)?(?P<path>/[^?#]*)(?:\?(?P<query>[^#]*))?")
+_BEARER: Final = "base64url.bearer.phx."
+_URL_SAFE: Final = str.maketrans("-_", "+/")  # the clients write the other alphabet, whatever the name says
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 
 Headers = Iterable[tuple[str, str]]
@@ -90,18 +92,34 @@ class UpgradeRequest:
         """What the client offers to speak, best first."""
         return tuple(_tokens(self.headers.get("sec-websocket-protocol", "")))
 
+    @property
+    def bearer(self) -> str | None:
+        """The token that a client of Phoenix 1.8 offers as a subprotocol (its `authToken`), if it does.
 
-def parse_head(head: bytes) -> UpgradeRequest:
+        Browsers let a page set no other header of a handshake, and a query stands in the logs of proxies.
+        """
+        for offered in self.subprotocols:
+            if offered.startswith(_BEARER):
+                text = offered.removeprefix(_BEARER).translate(_URL_SAFE)
+                try:
+                    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode("ascii")
+                except ValueError:
+                    return None
+        return None
+
+
+def parse_head(head: bytes, *, limit: int = MAX_HEAD) -> UpgradeRequest:
     """Read the head of an upgrade request.
 
     Args:
         head: The request line and the headers, with or without the empty line that ends them.
+        limit: Bytes it may have.
 
     Raises:
         HandshakeError: It breaks RFC 9112, or one of the requirements of RFC 6455 section 4.2.1.
     """
-    if len(head) > MAX_HEAD:
-        raise HandshakeError(431, f"A request head has at most {MAX_HEAD} bytes.")
+    if len(head) > limit:
+        raise HandshakeError(431, f"A request head has at most {limit} bytes.")
     request_line, *lines = head.removesuffix(END_OF_HEAD).decode("latin-1").split("\r\n")
     path, query = _request_line(request_line)
     headers = _header_fields(lines)

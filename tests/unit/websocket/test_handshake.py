@@ -267,6 +267,25 @@ def test_subprotocols(lines: list[str], offered: tuple[str, ...]) -> None:
     assert parse_head(head("GET /chat HTTP/1.1", *lines)).subprotocols == offered
 
 
+@pytest.mark.parametrize(
+    ("offered", "token"),
+    [
+        ("phoenix, base64url.bearer.phx.c2JfcHVibGlzaGFibGVfeA", "sb_publishable_x"),
+        ("base64url.bearer.phx.Pz8_Pz4-", "????>>"),
+        ("base64url.bearer.phx.Pz8/Pz4+", "????>>"),
+        ("phoenix, base64url.bearer.phx.", ""),
+        ("phoenix, base64url.bearer.phx.!", None),
+        ("phoenix, base64url.bearer.phx.w7w", None),
+        ("phoenix", None),
+        (None, None),
+    ],
+)
+def test_a_token_offered_as_a_subprotocol(offered: str | None, token: str | None) -> None:
+    """In both alphabets of base64, without padding; what is none is left for what it is."""
+    lines = () if offered is None else (f"Sec-WebSocket-Protocol: {offered}",)
+    assert parse_head(head("GET /chat HTTP/1.1", *lines)).bearer == token
+
+
 def test_secrets_stay_out_of_logs() -> None:
     """The `repr` of a request shows neither its query nor its headers."""
     request = parse_head(head("GET /chat?apikey=secret HTTP/1.1", "X-Api-Key: secret"))
