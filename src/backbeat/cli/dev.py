@@ -18,6 +18,7 @@ from backbeat.local.project import (
     Project,
 )
 from backbeat.protocol.bindings import BigNumbers
+from backbeat.server.entrance import ConnectionSettings
 from backbeat.server.limits import LimitSettings
 
 __all__ = ["announce", "dev"]
@@ -38,6 +39,9 @@ def dev(
     big_numbers: BigNumbers = "number",
     change_delay: float = 20.0,
     explain: bool = True,
+    connections: Annotated[
+        ConnectionSettings, Parameter(name="*", negative_iterable=())
+    ] = ConnectionSettings(),  # noqa: B008 - frozen
     limits: Annotated[LimitSettings, Parameter(name="*")] = LimitSettings(),  # noqa: B008 - frozen
     log_level: str = "info",
 ) -> None:
@@ -90,6 +94,7 @@ def dev(
         big_numbers=big_numbers,
         change_delay=change_delay / 1000,
         explain=explain,
+        connections=connections,
         limits=limits,
     )
     with interruptible(), Project(options) as project:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
@@ -13,10 +14,12 @@ from backbeat.errors import Retry, StartError
 from backbeat.postgres.database import inspect
 from backbeat.protocol.bindings import BigNumbers
 from backbeat.server.app import create_app, realtime_routes, run_realtime
+from backbeat.server.entrance import ConnectionSettings
 from backbeat.server.http import HttpServer
 from backbeat.server.limits import LimitSettings
 from backbeat.server.listener import listen
 from backbeat.server.settings import Settings
+from backbeat.server.tls import tls_context
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,6 +35,8 @@ def serve(
     jwt_secret: Annotated[str, Parameter(show_default=False)],
     host: str = "127.0.0.1",
     port: int = 4000,
+    tls_cert: Path | None = None,
+    tls_key: Path | None = None,
     publishable_key: str = "",
     secret_key: str = "",
     publication: str = "supabase_realtime",
@@ -45,6 +50,10 @@ def serve(
     jwks: str = "",
     metrics_jwt_secret: Annotated[str, Parameter(show_default=False)] = "",
     max_channels: int = 100,
+    idle_timeout: float = 60.0,
+    connections: Annotated[
+        ConnectionSettings, Parameter(name="*", negative_iterable=())
+    ] = ConnectionSettings(),  # noqa: B008 - frozen
     limits: Annotated[LimitSettings, Parameter(name="*")] = LimitSettings(),  # noqa: B008 - frozen
     log_level: str = "info",
 ) -> None:
@@ -61,6 +70,11 @@ def serve(
         The address to listen on.
     port
         The port; 0 takes a free one.
+    tls_cert
+        A PEM file with the certificate, and those that lead to a known authority behind it: the port then
+        speaks https and wss. Read once, so restart the server when it was renewed.
+    tls_key
+        A PEM file with the private key of the certificate.
     publishable_key
         An opaque key that stands for role anon.
     secret_key
@@ -92,6 +106,8 @@ def serve(
         What the bearer token of a reader of /metrics is signed with; without it, only this machine may read.
     max_channels
         How many channels one socket may hold.
+    idle_timeout
+        Seconds without a byte from a client after which its socket is closed.
     log_level
         debug, info, warning or error.
     """
@@ -112,8 +128,11 @@ def serve(
         jwks=jwks,
         metrics_jwt_secret=metrics_jwt_secret,
         max_channels=max_channels,
+        idle_timeout=idle_timeout,
+        connections=connections,
         limits=limits,
     )
+    tls = tls_context(tls_cert, tls_key)
     listeners = listen(host, port, flag="--port")
     try:
         inspect(database_url, flag="--database-url")
@@ -126,9 +145,9 @@ def serve(
     async def main(stop: asyncio.Event) -> None:
         async with run_realtime(settings) as (realtime, feed):
             app = create_app(realtime_routes(realtime, feed))
-            server = HttpServer(app, listeners, realtime=realtime)
+            server = HttpServer(app, listeners, realtime=realtime, tls=tls)
             address, bound = listeners[0].getsockname()[:2]
-            log.info("serving", url=f"http://{address}:{bound}")
+            log.info("serving", url=f"{'https' if tls else 'http'}://{address}:{bound}")
             await server.run_until(stop)
 
     with interruptible():

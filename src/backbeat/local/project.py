@@ -28,6 +28,7 @@ from backbeat.local.rest import Rest
 from backbeat.postgres.database import MIGRATIONS, Database, inspect, migrate
 from backbeat.protocol.bindings import BigNumbers
 from backbeat.server.app import create_app, realtime_routes, run_realtime
+from backbeat.server.entrance import ConnectionSettings
 from backbeat.server.http import HttpServer
 from backbeat.server.limits import LimitSettings
 from backbeat.server.listener import listen
@@ -71,8 +72,10 @@ class Options:
         secret_key: the opaque key of role `service_role`.
         big_numbers: how `int8` and `numeric` are written in row changes: `number` or `text`.
         change_delay: seconds that row changes are held back, so that the REST answer of a write arrives
-        first. explain: whether refusals carry hints.
+            first.
+        explain: whether refusals carry hints.
         token_lifetime: how long access tokens live, in seconds.
+        connections: who may connect, and how long that and a message may take.
         limits: how much clients may do.
     """
 
@@ -90,6 +93,7 @@ class Options:
     change_delay: float = 0.02
     explain: bool = True
     token_lifetime: int = 3600
+    connections: ConnectionSettings = ConnectionSettings()  # noqa: RUF009 - frozen
     limits: LimitSettings = LimitSettings()  # noqa: RUF009 - frozen
 
 
@@ -139,6 +143,7 @@ class Project:
             change_delay=options.change_delay,
             explain=options.explain,
             metrics_open=True,
+            connections=options.connections,
             limits=options.limits,
         )
         self._listeners = listen(options.host, options.port, flag="--port")

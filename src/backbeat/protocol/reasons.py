@@ -1,8 +1,9 @@
 """Every way a Backbeat server says no: code, wire text, exception, retry policy, hint.
 
-This is the only place where those are written; the server, the clients, the command line and the
-documentation read them here. The texts are the wire texts of Supabase Realtime, because clients match on
-them; hints are ours, and follow the text only where the server is set to explain itself.
+This is the only place where those are written (close frames stand in `closings`); the server, the clients,
+the command line and the documentation read them here. The texts are the wire texts of Supabase Realtime,
+because clients match on them; hints are ours, and follow the text only where the server is set to explain
+itself.
 
 Sources: the server specification, sections 1.5 (refused connects), 3.6 (refused joins), 4 (refused tokens),
 8.1-8.3 (change subscriptions) and 11 (the catalogue of codes).
@@ -719,6 +720,125 @@ CHANGES_SELECT_WILDCARD = Reason(
     meaning="Columns were chosen in a subscription that is not for one table.",
     causes=("`select` was given together with `table: '*'` or `schema: '*'`.",),
     where=(Where.SYSTEM,),
+)
+
+# Connections ------------------------------------------------------------------------------------------------
+
+ORIGIN_REFUSED = Reason(
+    "OriginNotAllowed",
+    "Origin not allowed",
+    "Add the origin of the page to `allowed_origins`: scheme, host and port, as the address bar shows them.",
+    Denied,
+    status=403,
+    meaning="A page of an origin that is not on the server's list tried to open a socket.",
+    causes=(
+        "The list lacks a domain, a port or a preview deployment of the site.",
+        "The page is served over http while the list says https, or the other way round.",
+        "A page of somebody else uses this server.",
+    ),
+    where=(Where.CONNECT,),
+)
+HANDSHAKE_INVALID = Reason(
+    "InvalidHandshake",
+    "No valid WebSocket handshake: {detail}",
+    "Open /realtime/v1/websocket or /socket/websocket with a WebSocket client; a proxy in between has to "
+    "pass the headers `Connection` and `Upgrade` on.",
+    BadRequest,
+    status=400,
+    meaning="A request for an upgrade is not one that a WebSocket can be opened with.",
+    causes=(
+        "The path is misspelt.",
+        "`vsn` is neither 1.0.0 nor 2.0.0.",
+        "A proxy changes or drops headers of the handshake.",
+        "The client was written by hand and differs from RFC 6455 in what is named.",
+    ),
+    where=(Where.CONNECT,),
+)
+HEAD_TOO_LARGE = Reason(
+    "RequestHeadTooLarge",
+    "The request head is too large",
+    "Send fewer or smaller headers, cookies above all; or raise `max_head_bytes` and `max_headers`.",
+    BadRequest,
+    status=431,
+    meaning="The headers of a request are too many, or too large together.",
+    causes=(
+        "Cookies have piled up on the domain that the server shares with a site.",
+        "A proxy adds a header at each hop.",
+        "Somebody tries how much memory a request can take.",
+    ),
+    where=(Where.CONNECT, Where.HTTP),
+)
+TARGET_TOO_LONG = Reason(
+    "RequestTargetTooLong",
+    "The request line is too long",
+    "Put less into the URL, or raise `max_head_bytes`: the path and the query may take half of it.",
+    BadRequest,
+    status=414,
+    meaning="The path and the query of a request are too long.",
+    causes=("Something large was put into `params` of the client, or into the query.",),
+    where=(Where.CONNECT, Where.HTTP),
+)
+REQUEST_MALFORMED = Reason(
+    "MalformedHttpRequest",
+    "The request is not valid HTTP/1.1",
+    "Check that the client speaks HTTP to this port, with TLS if the server has a certificate and without if "
+    "it has none.",
+    BadRequest,
+    status=400,
+    meaning="What arrived on a new connection is no HTTP request.",
+    causes=(
+        "A client speaks TLS, or HTTP/2, to a port that does not.",
+        "A scanner tries what answers here.",
+    ),
+    where=(Where.CONNECT, Where.HTTP),
+)
+REQUEST_TIMEOUT = Reason(
+    "RequestTimeout",
+    "The request took too long to arrive",
+    "Send the request at once after connecting; on slow lines raise `handshake_timeout`, and "
+    "`message_timeout` for bodies.",
+    Unavailable,
+    Retry.BACKOFF,
+    status=408,
+    meaning="A connection was opened and no whole request came in time.",
+    causes=(
+        "A browser or a proxy opened a connection ahead of time and had no use for it.",
+        "The line is very slow, or lost packets.",
+        "Somebody sends a byte now and then to hold connections.",
+    ),
+    where=(Where.CONNECT, Where.HTTP),
+)
+CONNECTIONS_LIMIT = Reason(
+    "TooManyConnections",
+    "Too many connections",
+    "Wait before connecting again, longer each time; or raise `max_connections`, and with it the open files "
+    "the process may have.",
+    RateLimited,
+    Retry.SLOW,
+    status=503,
+    meaning="The server has as many connections as it may have, those of HTTP requests included.",
+    causes=(
+        "More clients than `max_connections`.",
+        "Clients open a socket at each render, and never close one.",
+        "Somebody opens connections to use them up: see `max_connections_per_address`.",
+    ),
+    where=(Where.CONNECT, Where.HTTP),
+)
+ADDRESS_LIMIT = Reason(
+    "TooManyConnectionsFromAddress",
+    "Too many connections from this address",
+    "Close what is not needed; or raise `max_connections_per_address`. Behind a proxy name it in "
+    "`trusted_proxies`, or all clients count as one address.",
+    RateLimited,
+    Retry.SLOW,
+    status=429,
+    meaning="One network address has as many connections as one may have.",
+    causes=(
+        "Many people share an address: an office, a mobile network.",
+        "The server runs behind a proxy that it was not told of, so that everybody has the proxy's address.",
+        "A client opens a socket at each render, and never closes one.",
+    ),
+    where=(Where.CONNECT, Where.HTTP),
 )
 
 # Limits -----------------------------------------------------------------------------------------------------

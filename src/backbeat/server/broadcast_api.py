@@ -28,6 +28,7 @@ from backbeat.errors import ProtocolError, Refusal, TokenRefused, Unavailable
 from backbeat.protocol import reasons
 from backbeat.protocol.codec import json_text
 from backbeat.protocol.messages import TOPIC_PREFIX, Event
+from backbeat.server.addresses import TRUSTED, policy_headers
 from backbeat.server.body import collect
 from backbeat.server.hub import TextDelivery, UserBroadcast
 from backbeat.server.openapi import document
@@ -359,7 +360,7 @@ class _BroadcastApi:
             await token_of_request(
                 self._realtime, self._keys, headers.get("authorization", ""), headers.get("apikey", "")
             ),
-            {name: value for name, value in headers.items() if name.startswith("x-") and name != "x-api-key"},
+            policy_headers(headers.items(), trusted=getattr(request.state, TRUSTED, False)),
         )
 
     def _count_request(self) -> None:

@@ -346,7 +346,7 @@ class Channel:
             self.socket.guarded(message, self.socket.dispatch)
         if refusal.code == reasons.JOIN_LIMIT.code:
             # Stock clients join again at once and for ever; a connection that is closed waits first.
-            self.socket.close(CloseCode.GOING_AWAY, refusal.message)
+            self.socket.close(CloseCode.GOING_AWAY, refusal.message, name=refusal.code)
 
     def _close_replaced(self) -> None:
         """Tell the client that replaced channels are gone: after the new reply, under their own refs."""

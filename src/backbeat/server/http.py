@@ -1,18 +1,19 @@
-"""The port: uvicorn for HTTP, our own socket for every upgrade, and no grip on the signals."""
+"""The port: uvicorn for HTTP, with a door before it and a socket behind it, and no grip on the signals."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from backbeat.server.socket import Socket
+from backbeat.server.door import Door
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Iterator, Sequence
 
     from starlette.types import ASGIApp
@@ -32,16 +33,28 @@ class HttpServer(uvicorn.Server):
         app: the HTTP application.
         listeners: where to listen.
         realtime: what upgrades are handed to; without it there are none.
+        tls: the certificate; without it the port speaks plain HTTP.
     """
 
     def __init__(
-        self, app: ASGIApp, listeners: Sequence[socket.socket], *, realtime: Realtime | None = None
+        self,
+        app: ASGIApp,
+        listeners: Sequence[socket.socket],
+        *,
+        realtime: Realtime | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        proxies = realtime.entrance.proxies.names if realtime is not None else []
+        door: Any = partial(Door, realtime) if realtime is not None else "httptools"
         super().__init__(
             uvicorn.Config(
                 app,
-                ws=partial(Socket, realtime) if realtime is not None else "none",  # type: ignore[arg-type]
-                http="httptools",
+                # The door looks only whether there is something to upgrade to; it makes the sockets itself.
+                ws=door if realtime is not None else "none",
+                http=door,
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=proxies,
+                ssl_context_factory=(lambda *_: tls) if tls is not None else None,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -51,6 +64,32 @@ class HttpServer(uvicorn.Server):
         )
         self._listeners = list(listeners)
         self._realtime = realtime
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does, but do not wait a minute for a client to finish the handshake of TLS."""
+        await self.lifespan.startup()
+        patience = None
+        if self.config.ssl is not None and self._realtime is not None:
+            patience = self._realtime.settings.connections.handshake_timeout
+
+        def connected() -> asyncio.Protocol:
+            protocol: Any = self.config.http_protocol_class
+            connection: asyncio.Protocol = protocol(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return connection
+
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                connected,
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=self.config.backlog,
+                ssl_handshake_timeout=patience,
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -84,6 +84,7 @@ class Metrics:
         bytes_out: bytes written to sockets.
         payload_sizes: bytes of each broadcast.
         slow_readers: sockets dropped because they did not read.
+        closes: sockets that the server closed or cut, by what for.
         frames_dropped: frames that broke the protocol, by code.
         refusals: refused connects, joins, tokens, pushes and requests, by code.
         unknown_events: events nobody understands.
@@ -107,6 +108,7 @@ class Metrics:
     bytes_out: int = 0
     payload_sizes: Histogram = field(default_factory=lambda: Histogram(BYTES))
     slow_readers: int = 0
+    closes: Counter[str] = field(default_factory=Counter)
     frames_dropped: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
     unknown_events: int = 0
@@ -200,12 +202,16 @@ FAMILIES: Final = (
     Family("realtime_connections_connected", "gauge", "Sockets that are open.", "connections"),
     Family("phoenix_connections_total", "gauge", "Sockets that are open.", "connections"),
     Family("phoenix_connections_active", "gauge", "Sockets that are open.", "connections"),
+    Family(
+        "backbeat_tcp_connections", "gauge", "Connections that are open, those of HTTP requests included."
+    ),
     Family("phoenix_connections_max", "gauge", "How many users the server takes."),
     Family("backbeat_connects_total", "counter", "Sockets that were ever opened.", "connects"),
     Family("backbeat_users", "gauge", "Sockets that have joined a channel; the limit counts these."),
     Family(
         "backbeat_slow_readers_total", "counter", "Sockets dropped for reading too slowly.", "slow_readers"
     ),
+    Family("backbeat_closes_total", "counter", "Sockets that the server closed, by code.", "closes"),
     Family("backbeat_write_buffer_bytes", "gauge", "Bytes that wait for clients to read them."),
     Family("realtime_channel_input_bytes", "counter", "Bytes read from sockets.", "bytes_in"),
     Family("realtime_channel_output_bytes", "counter", "Bytes written to sockets.", "bytes_out"),

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import structlog
 
 from backbeat.errors import Refusal, Retry
-from backbeat.protocol import reasons
+from backbeat.protocol import closings, reasons
+from backbeat.server.entrance import Entrance
 from backbeat.server.hub import Hub
 from backbeat.server.limits import ProjectLimits
 from backbeat.server.metrics import Metrics
+from backbeat.server.slow_senders import SlowSenders
 from backbeat.tokens.claims import TokenSource, fingerprint
-from backbeat.websocket.frames import CloseCode
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -34,7 +35,7 @@ __all__ = ["Authorization", "ChangeSource", "Realtime"]
 log = structlog.get_logger("backbeat.realtime")
 
 SWEEP_INTERVAL: Final = 5.0
-"""Seconds between looks for sockets that fell silent."""
+"""Seconds between looks for sockets that fell silent, or less where a quarter of a timeout is less."""
 
 MAX_KNOWN_KEYS: Final = 64
 """How many verified API keys are remembered: a project has four, and people mint a few."""
@@ -98,6 +99,8 @@ class Realtime:
         self.now = clock
         self.draining = False
         self.limits = ProjectLimits(settings.limits)
+        self.entrance = Entrance(settings.connections)
+        self._slow_senders: SlowSenders[Socket] = SlowSenders(settings.connections)
         self.loop = asyncio.get_running_loop()
         self.hub = Hub(self.loop.call_soon, self.metrics)
         self._keys = settings.keys
@@ -106,7 +109,10 @@ class Realtime:
         self._learning: asyncio.Task[None] | None = None
         self._sockets: set[Socket] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sweeper = self.loop.call_later(SWEEP_INTERVAL, self._sweep)
+        shortest = min(settings.idle_timeout, settings.alone_timeout, settings.connections.message_timeout)
+        self._sweep_interval = min(SWEEP_INTERVAL, shortest / 4)
+        self._sweeper = self.loop.call_later(self._sweep_interval, self._sweep)
+        self.metrics.watch("backbeat_tcp_connections", lambda: self.entrance.total)
         self.metrics.watch("phoenix_connections_max", lambda: settings.limits.max_concurrent_users or inf)
         self.metrics.watch("backbeat_users", lambda: self.limits.users)
         self.metrics.watch("backbeat_rooms", lambda: len(self.hub))
@@ -208,14 +214,23 @@ class Realtime:
         self.metrics.refusals[refusal.code] += 1
 
     def _sweep(self) -> None:
-        """Close sockets that sent nothing for too long: their heartbeats stopped, so nobody is there."""
+        """Close sockets that sent nothing for too long, that have no channel any more, or that dawdle.
+
+        Every byte is a sign of life, those of an unfinished message too: a client that sends a large one over
+        a slow line cannot put a heartbeat into the middle of it. How long it may take is another question.
+        """
         now = self.loop.time()
+        held: list[tuple[Socket, bytearray, int]] = []
         for socket in list(self._sockets):
             if socket.last_seen < now - self.settings.idle_timeout:
-                socket.close(CloseCode.NORMAL, "idle timeout")
+                socket.end(closings.IDLE)
             elif socket.alone_since < now - self.settings.alone_timeout:
-                socket.close(CloseCode.NORMAL, "no channels")
-        self._sweeper = self.loop.call_later(SWEEP_INTERVAL, self._sweep)
+                socket.end(closings.NO_CHANNELS)
+            elif (parser := socket.parser) is not None and (buffer := parser.unfinished) is not None:
+                held.append((socket, buffer, parser.held))
+        for socket in self._slow_senders.look(held, now):
+            socket.end(closings.MESSAGE_TOO_SLOW)
+        self._sweeper = self.loop.call_later(self._sweep_interval, self._sweep)
 
     # Tasks --------------------------------------------------------------------------------------------------
 

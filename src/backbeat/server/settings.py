@@ -8,6 +8,7 @@ from typing import get_args
 
 from backbeat.errors import ConfigurationError
 from backbeat.protocol.bindings import BigNumbers
+from backbeat.server.entrance import ConnectionSettings
 from backbeat.server.limits import LimitSettings
 from backbeat.tokens.keys import ApiKeys
 
@@ -62,6 +63,7 @@ class Settings:
             joined is left alone.
         database_connections: connections for authorizing private channels.
         limits: how much clients may do.
+        connections: who may connect, and how long that and a message may take.
         metrics_jwt_secret: what the bearer token of whoever reads `/metrics` is signed with (HS256); empty
             for no such token.
         metrics_open: whether everybody may read `/metrics` when there is no such secret; else, only this
@@ -89,6 +91,7 @@ class Settings:
     alone_timeout: float = 600.0
     database_connections: int = 3
     limits: LimitSettings = LimitSettings()  # noqa: RUF009 - frozen
+    connections: ConnectionSettings = ConnectionSettings()  # noqa: RUF009 - frozen
     metrics_jwt_secret: str = field(default="", repr=False)
     metrics_open: bool = False
 

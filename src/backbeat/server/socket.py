@@ -1,12 +1,11 @@
 """One WebSocket connection: bytes in, messages out, and what happens to those that break the rules.
 
-uvicorn serves HTTP and hands every upgrade over: it makes a `Socket`, gives it the request head once more as
+The door reads HTTP and hands every upgrade over: it makes a `Socket`, gives it the request head once more as
 bytes, and switches the transport to it. From there on everything is here: handshake, framing, the API key,
 the channels, idle and slow clients, and closing. No middleware of the HTTP side sees a socket.
 
-The contract with uvicorn: the factory is called with `config`, `server_state` and `app_state`; a connection
-that puts itself into `server_state.connections` is told to `shutdown()` when the server stops. One test
-starts the real server and proves it.
+The contract with uvicorn: a connection that puts itself into `server_state.connections` is told to
+`shutdown()` when the server stops. One test starts the real server and proves it.
 """
 
 from __future__ import annotations
@@ -16,37 +15,41 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, cast
 
-import msgspec
 import structlog
 
 from backbeat.errors import ProtocolError, Refusal
-from backbeat.protocol import reasons
+from backbeat.protocol import closings, reasons
 from backbeat.protocol.codec import V1, serializer
 from backbeat.protocol.messages import PHOENIX, TOPIC_PREFIX, Event, Incoming, Message
+from backbeat.server.addresses import policy_headers
 from backbeat.server.channel import Channel
+from backbeat.server.limits import BURST, TokenBucket
 from backbeat.server.outbox import OK, error_response
+from backbeat.server.refusals import refused
 from backbeat.websocket.frames import (
     Binary,
     Close,
     CloseCode,
     FrameParser,
     Ping,
+    Pong,
     Text,
     Violation,
     close_frame,
     pong_frame,
     text_frame,
 )
-from backbeat.websocket.handshake import HandshakeError, accept, parse_head, refuse
+from backbeat.websocket.handshake import HandshakeError, accept, parse_head
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
+    from backbeat.protocol.closings import Closing
     from backbeat.protocol.codec import Serializer
     from backbeat.server.limits import SocketLimits
     from backbeat.server.realtime import Realtime
     from backbeat.tokens.claims import Token
-    from backbeat.websocket.handshake import UpgradeRequest
+    from backbeat.websocket.handshake import Headers, UpgradeRequest
 
 __all__ = ["PATHS", "Socket"]
 
@@ -65,15 +68,19 @@ class Socket(asyncio.Protocol):
     Args:
         realtime: the server.
         server_state: uvicorn's connections, for a graceful end.
-        _ignored: the rest of what uvicorn passes.
+        place: the place at the entrance that the connection takes, to be given back; None for none.
+        trusted: whether a trusted proxy is at the other end.
     """
 
     __slots__ = (
         "_closing",
         "_connections",
         "_parser",
+        "_patience",
+        "_place",
         "_server",
         "_transport",
+        "_trusted",
         "alone_since",
         "channels",
         "headers",
@@ -94,8 +101,18 @@ class Socket(asyncio.Protocol):
     limits: SocketLimits
     """What it may do, and has done."""
 
-    def __init__(self, realtime: Realtime, *, server_state: ServerState, **_ignored: object) -> None:
+    def __init__(
+        self,
+        realtime: Realtime,
+        *,
+        server_state: ServerState,
+        place: str | None = None,
+        trusted: bool = False,
+    ) -> None:
         self._server = realtime
+        self._place = place
+        self._trusted = trusted
+        self._patience: TokenBucket | None = None
         self._connections = cast("set[object]", server_state.connections)
         self._transport: asyncio.Transport | None = None
         self._parser: FrameParser | None = None
@@ -118,6 +135,11 @@ class Socket(asyncio.Protocol):
     def waiting_bytes(self) -> int:
         """How much waits for the client to read it."""
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    @property
+    def parser(self) -> FrameParser | None:
+        """What reads the frames; None before the handshake."""
+        return self._parser
 
     # What asyncio tells -------------------------------------------------------------------------------------
 
@@ -150,8 +172,8 @@ class Socket(asyncio.Protocol):
                 self._read(self.serializer.decode, event.payload)
             elif isinstance(event, Binary):
                 self._read(self.serializer.decode_binary, event.payload)
-            elif isinstance(event, Ping):
-                self.send(pong_frame(event.payload))
+            elif isinstance(event, Ping | Pong):
+                self._control(event)
             elif isinstance(event, Violation):
                 self._server.metrics.frames_dropped[event.code.name] += 1
                 self.close(event.code, event.reason)
@@ -169,6 +191,9 @@ class Socket(asyncio.Protocol):
         if self._parser is not None:
             self.limits.close()
             self._server.disconnected(self)
+        if self._place is not None:
+            self._server.entrance.leave(self._place)
+            self._place = None
         self._transport = None
 
     def pause_writing(self) -> None:
@@ -182,29 +207,26 @@ class Socket(asyncio.Protocol):
         """The server stops: channels are told, and clients reconnect after 1012. Called by uvicorn."""
         for channel in list(self.channels.values()):
             channel.farewell()
-        self.close(CloseCode.SERVICE_RESTART, "Realtime is restarting")
+        gone = closings.RESTARTING
+        self.close(CloseCode(gone.code), gone.text, name=gone.name)
 
     # Opening ------------------------------------------------------------------------------------------------
 
     def _open(self, head: bytes) -> None:
         """Answer the handshake: switch to WebSocket, or say in HTTP why not."""
         try:
-            request = parse_head(head)
+            request = parse_head(head, limit=self._server.settings.connections.max_head_bytes)
             self._admit(request)
         except HandshakeError as error:
-            self._refuse(error.status, {"error": error.reason}, error.headers)
+            refusal = reasons.HANDSHAKE_INVALID.refusal(detail=error.reason)
+            refusal.status = error.status
+            self._turn_away(refusal, error.headers)
         except Refusal as refusal:
-            self._server.count_refusal(refusal)
-            log.info("connect refused", code=refusal.code, reason=refusal.message, hint=refusal.hint)
-            body = {"error": refusal.message}
-            if self._server.settings.explain:
-                body |= {"code": refusal.code, "hint": refusal.hint}
-            self._refuse(refusal.status, body)
+            self._turn_away(refusal)
         except Exception:
             self._server.metrics.handler_failures += 1
             log.exception("connect failed")
-            failed = reasons.CONNECT_FAILED
-            self._refuse(failed.status, {"error": failed.text})
+            self._answer(reasons.CONNECT_FAILED.refusal())
 
     def _admit(self, request: UpgradeRequest) -> None:
         if request.path not in PATHS:
@@ -212,7 +234,9 @@ class Socket(asyncio.Protocol):
         chosen = serializer(request.query.get("vsn"))
         if chosen is None:
             raise HandshakeError(403, "Unsupported vsn; 1.0.0 and 2.0.0 are spoken here")
-        key = request.headers.get("x-api-key") or request.query.get("apikey", "")
+        if not self._server.entrance.origins.allow(request.origin):
+            raise reasons.ORIGIN_REFUSED.refusal(context=f"The page is of {request.origin!a:.200}.")
+        key = request.headers.get("x-api-key") or request.query.get("apikey") or request.bearer
         if not key:
             raise reasons.API_KEY_MISSING.refusal()
         if self._server.draining:
@@ -223,24 +247,34 @@ class Socket(asyncio.Protocol):
             raise reason.refusal()
         self.limits = self._server.limits.socket(now)
         self.serializer = chosen
-        # Policies see these as request.headers; the key itself is not for them.
-        self.headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name.startswith("x-") and name != "x-api-key"
-        }
+        self.headers = policy_headers(request.headers.items(), trusted=self._trusted)
         self._parser = FrameParser(max_message=self._server.settings.max_frame_bytes)
         self.last_seen = now
         self._server.connected(self)
-        self.send(accept(request))
+        # A browser that offered something fails the connection unless one of it is chosen.
+        subprotocol = PHOENIX if PHOENIX in request.subprotocols else None
+        self.send(accept(request, subprotocol=subprotocol))
 
-    def _refuse(
-        self, status: int, body: Mapping[str, str], headers: tuple[tuple[str, str], ...] = ()
-    ) -> None:
+    def _turn_away(self, refusal: Refusal, headers: Headers = ()) -> None:
+        self._server.count_refusal(refusal)
+        log.info(
+            "connect refused",
+            code=refusal.code,
+            reason=refusal.message,
+            hint=refusal.hint,
+            **self._whence,
+        )
+        self._answer(refusal, headers)
+
+    def _answer(self, refusal: Refusal, headers: Headers = ()) -> None:
         if self._transport is not None:
-            text = msgspec.json.encode(body)
-            self.send(refuse(status, text, "application/json; charset=utf-8", headers=headers))
+            self.send(refused(refusal, explain=self._server.settings.explain, headers=headers))
             self._transport.close()
+
+    @property
+    def _whence(self) -> dict[str, str]:
+        """Where the connection comes from, for the log."""
+        return {"address": self._place} if self._place else {}
 
     # Messages -----------------------------------------------------------------------------------------------
 
@@ -261,6 +295,26 @@ class Socket(asyncio.Protocol):
         """A frame that is no message is dropped, counted and logged; the connection lives (section 2)."""
         self._server.metrics.frames_dropped[error.code] += 1
         log.info("frame dropped", code=error.code, reason=error.message, bytes=size)
+        self._charge(closings.GARBAGE_FLOOD)
+
+    def _control(self, event: Ping | Pong) -> None:
+        """Answer a ping. We send none, so a pong is nothing but a sign of life."""
+        if self._charge(closings.CONTROL_FLOOD) and isinstance(event, Ping):
+            self.send(pong_frame(event.payload))
+
+    def _charge(self, otherwise: Closing) -> bool:
+        """Charge what costs us work and is no message; whoever does too much of it is sent away."""
+        rate = self._server.settings.connections.max_control_frames_per_second
+        if rate == 0:
+            return True
+        now = self._server.loop.time()
+        if self._patience is None:
+            # Made when it is needed: most clients never send such a frame.
+            self._patience = TokenBucket(rate, BURST * rate, now=now)
+        if self._patience.take(now):
+            return True
+        self.end(otherwise)
+        return False
 
     def guarded(self, message: Incoming, handle: Callable[[Incoming], None]) -> None:
         """Handle one message; a failure of ours costs its channel, is reported, and harms nothing else."""
@@ -324,15 +378,27 @@ class Socket(asyncio.Protocol):
 
     # Closing ------------------------------------------------------------------------------------------------
 
-    def close(self, code: CloseCode, reason: str) -> None:
+    def end(self, closing: Closing) -> None:
+        """Send the client away, and say so in the log.
+
+        Args:
+            closing: why.
+        """
+        if self._closing is None:
+            log.info("socket closed", code=closing.name, reason=closing.text, **self._whence)
+        self.close(CloseCode(closing.code), closing.text, name=closing.name)
+
+    def close(self, code: CloseCode, reason: str, *, name: str | None = None) -> None:
         """Send a close frame and cut the connection when it is answered, or after a while.
 
         Args:
             code: why.
             reason: the same for people.
+            name: what to count it under, if not the name of the code.
         """
         if self._transport is None or self._transport.is_closing() or self._closing is not None:
             return
+        self._server.metrics.closes[name or code.name] += 1
         self._leave_channels()
         if self._parser is None:
             self._transport.close()
@@ -362,7 +428,9 @@ class Socket(asyncio.Protocol):
         """Cut off a client that does not read: a close frame would wait behind everything else."""
         if self._transport is not None:
             self._server.metrics.slow_readers += 1
-            log.warning("slow reader dropped", buffered=self._transport.get_write_buffer_size())
+            self._server.metrics.closes[closings.SLOW_READER.name] += 1
+            buffered = self._transport.get_write_buffer_size()
+            log.warning("slow reader dropped", buffered=buffered, **self._whence)
             self._leave_channels()
             self._transport.abort()
 

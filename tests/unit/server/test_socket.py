@@ -41,6 +41,24 @@ async def test_the_key_may_come_in_a_header(server: Any) -> None:
     assert client.socket.headers == {"x-device": "7"}
 
 
+async def test_policies_see_no_forwarded_address_of_a_client(server: Any) -> None:
+    """It could be anybody's; only a trusted proxy's is passed on."""
+    client = server.client(headers="x-forwarded-for: 10.0.0.1\r\nx-real-ip: 10.0.0.1\r\nx-device: 7\r\n")
+    assert client.socket.headers == {"x-device": "7"}
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [("phoenix, x", True), ("x", False)], ids=["phoenix", "something else"]
+)
+async def test_of_the_subprotocols_a_client_offers_phoenix_is_chosen(
+    server: Any, offered: str, chosen: bool
+) -> None:
+    """Or none, which RFC 6455 allows and browsers do not like."""
+    client = server.client(headers=f"Sec-WebSocket-Protocol: {offered}\r\n")
+    assert status(client) == 101
+    assert (b"Sec-WebSocket-Protocol: phoenix\r\n" in client.response) is chosen
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [
