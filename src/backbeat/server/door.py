@@ -21,13 +21,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from backbeat.protocol import reasons
 from backbeat.server.addresses import TRUSTED
 from backbeat.server.refusals import refused
-from backbeat.server.socket import Socket
 
 if TYPE_CHECKING:
     import asyncio
 
     from backbeat.protocol.reasons import Reason
     from backbeat.server.realtime import Realtime
+    from backbeat.server.socket import Socket
 
 __all__ = ["Door"]
 
@@ -235,8 +235,8 @@ class Door(HttpToolsProtocol):
             self.transport.write(refused(refusal, explain=self._realtime.settings.explain))
         if silent or not self._at_rest or not self.transport.can_write_eof():
             self.transport.close()
-            return
-        self.transport.write_eof()
+        else:
+            self.transport.write_eof()
         self._alarm = self.loop.call_later(LINGER, self.transport.abort)
 
     def _upgrade(self, rest: bytes) -> None:
@@ -261,9 +261,8 @@ class Door(HttpToolsProtocol):
             self._place = place
         self._await(None)
         self.connections.discard(self)
-        socket = Socket(
-            self._realtime, server_state=self.server_state, place=self._place, trusted=self._trusted
-        )
+        make: Any = self.ws_protocol_class
+        socket: Socket = make(server_state=self.server_state, place=self._place, trusted=self._trusted)
         self._place = None
         socket.connection_made(self.transport)
         self.transport.set_protocol(socket)

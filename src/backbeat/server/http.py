@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 
 from backbeat.server.door import Door
+from backbeat.server.socket import Socket
 
 if TYPE_CHECKING:
     import socket
@@ -49,8 +50,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                # The door looks only whether there is something to upgrade to; it makes the sockets itself.
-                ws=door if realtime is not None else "none",
+                ws=partial(Socket, realtime) if realtime is not None else "none",  # type: ignore[arg-type]
                 http=door,
                 proxy_headers=bool(proxies),
                 forwarded_allow_ips=proxies,
@@ -66,7 +66,7 @@ class HttpServer(uvicorn.Server):
         self._realtime = realtime
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as uvicorn does, but do not wait a minute for a client to finish the handshake of TLS."""
+        """Listen as uvicorn does, but wait less for clients that do not get on with TLS."""
         await self.lifespan.startup()
         patience = None
         if self.config.ssl is not None and self._realtime is not None:
@@ -86,6 +86,7 @@ class HttpServer(uvicorn.Server):
                 ssl=self.config.ssl,
                 backlog=self.config.backlog,
                 ssl_handshake_timeout=patience,
+                ssl_shutdown_timeout=patience,
             )
             for listener in sockets or ()
         ]

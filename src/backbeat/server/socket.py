@@ -407,7 +407,7 @@ class Socket(asyncio.Protocol):
         self._closing = self._server.loop.call_later(CLOSE_PATIENCE, self._transport.abort)
         if self._parser.ended:
             # After a violation the answer could not be read (RFC 6455, section 7.1.7), so none is waited for.
-            self._transport.write_eof()
+            self._end_our_half(self._transport)
 
     def _answer_close(self, event: Close) -> None:
         """Echo the client's close frame, unless it is an echo itself, and end (RFC 6455, section 5.5.1).
@@ -422,7 +422,14 @@ class Socket(asyncio.Protocol):
         if self._closing is None:
             self.send(close_frame(event.code))
             self._closing = self._server.loop.call_later(CLOSE_PATIENCE, self._transport.abort)
-        self._transport.write_eof()
+        self._end_our_half(self._transport)
+
+    def _end_our_half(self, transport: asyncio.Transport) -> None:
+        """Send nothing more; TLS has no halves, and says goodbye in both directions at once."""
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
 
     def _drop(self) -> None:
         """Cut off a client that does not read: a close frame would wait behind everything else."""

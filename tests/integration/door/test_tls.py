@@ -12,6 +12,7 @@ from tests.certificates import certificate
 from tests.integration.door.conftest import PATIENCE, Line, get, impatient, port
 
 from backbeat.server.tls import tls_context
+from backbeat.websocket.frames import Opcode
 
 ROOM = "realtime:room"
 
@@ -123,3 +124,16 @@ async def test_plain_http_to_a_port_of_tls_harms_nobody(
             await line.rest()
         async with server.line(tls=trusting) as line:
             await line.opened()
+
+
+async def test_a_client_that_says_goodbye_is_answered(
+    served: ssl.SSLContext, trusting: ssl.SSLContext
+) -> None:
+    """With its own code, and then with that of TLS."""
+    async with port(tls=served) as server, server.line(tls=trusting) as line:
+        await line.opened()
+        line.send_frame(Opcode.CLOSE, (1000).to_bytes(2, "big"))
+        assert (await line.closed_with())[0] == 1000
+        assert await line.rest() == b""
+        line.writer.close()
+        await server.until_places(0)

@@ -116,6 +116,10 @@ class Transport(asyncio.Transport):
         self._end()
         self.closed = True
 
+    def can_write_eof(self) -> bool:
+        """As a connection without TLS."""
+        return True
+
     def write_eof(self) -> None:
         """The server has said its last word; a client that hears it hangs up."""
         self.close()
