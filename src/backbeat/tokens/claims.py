@@ -6,16 +6,24 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 __all__ = ["Claims", "Token", "TokenSource", "fingerprint"]
 
 
+FINGERPRINT: Final = 8
+"""Hex digits that name a token."""
+
+
 def fingerprint(token: str) -> str:
     """Name a token without telling it: the first eight hex digits of its SHA-256."""
-    return hashlib.sha256(token.encode()).hexdigest()[:8]
+    return _digest(token).hex()[:FINGERPRINT]
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
 
 
 class TokenSource(Enum):
@@ -33,14 +41,12 @@ class Claims:
         role: the Postgres role to act as.
         exp: when the token ends, in seconds since the epoch.
         sub: the user's id, or an empty string.
-        values: all claims, as they stood in the token.
         json: the claims as JSON text, as policies see them in `request.jwt.claims`.
     """
 
     role: str
     exp: float
     sub: str
-    values: Mapping[str, Any] = field(repr=False, compare=False)
     json: str = field(repr=False)
 
     @classmethod
@@ -51,18 +57,47 @@ class Claims:
             role=str(values["role"]),
             exp=float(values["exp"]),
             sub=sub if isinstance(sub, str) else "",
-            values=values,
             json=msgspec.json.encode(values).decode(),
         )
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """All claims. Read anew from the text: thousands are kept, and few are looked into."""
+        return msgspec.json.decode(self.json, type=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A verified token together with where it came from."""
+    """What is kept of a verified token: not the token.
 
-    value: str = field(repr=False)
+    Attributes:
+        digest: its SHA-256.
+        source: where it came from.
+        claims: what it says.
+    """
+
+    digest: bytes = field(repr=False)
     source: TokenSource
     claims: Claims
+
+    @classmethod
+    def of(cls, value: str, source: TokenSource, claims: Claims) -> Token:
+        """Keep what is needed of a verified token.
+
+        Args:
+            value: the compact JWT.
+            source: where it came from.
+            claims: what it says.
+        """
+        return cls(_digest(value), source, claims)
+
+    def is_from(self, value: str) -> bool:
+        """Tell whether this is what was kept of a token.
+
+        Args:
+            value: the compact JWT.
+        """
+        return _digest(value) == self.digest
 
     def describe(self, now: float) -> str:
         """Say which token this is, for a hint or a log: never the token itself.
@@ -73,6 +108,6 @@ class Token:
         left = self.claims.exp - now
         expiry = f"expires in {left:.0f} s" if left > 0 else f"expired {-left:.0f} s ago"
         return (
-            f"Asked with the {self.source.value} {fingerprint(self.value)} "
+            f"Asked with the {self.source.value} {self.digest.hex()[:FINGERPRINT]} "
             f"(role {self.claims.role}, {'a user' if self.claims.sub else 'no user'}, {expiry})."
         )

@@ -21,11 +21,15 @@ from jwt.api_jws import PyJWS
 from backbeat.errors import Refusal
 from backbeat.protocol import reasons
 from backbeat.tokens.claims import Claims, Token, TokenSource, fingerprint
+from backbeat.tokens.shared_key import SharedKey
 
 __all__ = ["MAX_TOKEN_BYTES", "SkippedKey", "Verifier", "sign"]
 
 MAX_TOKEN_BYTES = 16_384
 """Longer tokens are refused before any cryptography: real ones stay below 4 KiB."""
+
+MAX_KNOWN_HEADERS: Final = 64
+"""A project has one or two; each issuer writes its own."""
 
 MIN_RSA_BITS: Final = 2048
 """RFC 7518, section 3.3."""
@@ -100,6 +104,8 @@ class Verifier:
         self._secret = secret
         self._has_key_set = jwks is not None
         self._keys: dict[tuple[str, str], _Key] = {}
+        # By the first part of a token, once one with it was verified.
+        self._shared_keys: dict[str, SharedKey] = {}
         self.skipped: list[SkippedKey] = []
         for jwk in (jwks or {}).get("keys", ()):
             try:
@@ -124,7 +130,7 @@ class Verifier:
         """
         compact = _compact(token)
         try:
-            return Token(compact, source, self._verified(compact, now))
+            return Token.of(compact, source, self._verified(compact, now))
         except Refusal as refusal:
             refusal.hint = f"This is the {source.value} {fingerprint(token)}. {refusal.hint}"
             raise
@@ -163,6 +169,17 @@ class Verifier:
             raise reasons.TOKEN_MALFORMED.refusal(context="Its claim `exp` is no moment.") from error
 
     def _claims(self, compact: str) -> Mapping[str, Any]:
+        """Return the claims of a token whose signature holds."""
+        shared_key = self._shared_keys.get(compact.partition(".")[0])
+        payload = shared_key.payload(compact) if shared_key is not None else None
+        if payload is None:
+            payload = self._payload(compact)
+        try:
+            return msgspec.json.decode(payload, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise reasons.TOKEN_MALFORMED.refusal(context="Its payload is not a JSON object.") from error
+
+    def _payload(self, compact: str) -> bytes:
         """Return the payload of a token whose signature holds."""
         try:
             header = _JWS.get_unverified_header(compact)
@@ -170,17 +187,17 @@ class Verifier:
             raise reasons.TOKEN_MALFORMED.refusal() from error
         key, algorithm = self._key(header)
         try:
-            payload = _JWS.decode(compact, key, algorithms=[algorithm])
+            payload: bytes = _JWS.decode(compact, key, algorithms=[algorithm])
         except jwt.InvalidSignatureError as error:
             raise reasons.TOKEN_SIGNATURE.refusal() from error
         except jwt.InvalidKeyError as error:
             raise reasons.TOKEN_SIGNER.refusal() from error
         except jwt.InvalidTokenError as error:
             raise reasons.TOKEN_MALFORMED.refusal() from error
-        try:
-            return msgspec.json.decode(payload, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise reasons.TOKEN_MALFORMED.refusal(context="Its payload is not a JSON object.") from error
+        if SharedKey.suits(header) and len(self._shared_keys) < MAX_KNOWN_HEADERS:
+            material = key.encode() if isinstance(key, str) else key
+            self._shared_keys[compact.partition(".")[0]] = SharedKey(material, algorithm)
+        return payload
 
     def _key(self, header: Mapping[str, Any]) -> tuple[Any, str]:
         """Choose the key by type and `kid`; the table of section 5."""

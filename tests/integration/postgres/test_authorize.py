@@ -250,7 +250,7 @@ async def test_what_postgres_cannot_hold_is_refused(
 ) -> None:
     """A NUL must not silently end a topic or a name: the rest would be asked about."""
     await admin.execute(MEMBERS)
-    claims = Claims(role="authenticated", exp=0, sub=sub, values={}, json="{}")
+    claims = Claims(role="authenticated", exp=0, sub=sub, json="{}")
     with pytest.raises(Denied):
         await authorizer.probe(topic, claims, {})
 

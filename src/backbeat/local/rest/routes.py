@@ -45,7 +45,7 @@ RESERVED = frozenset({"select", "order", "limit", "offset", "and", "or", "not.an
 
 SETTINGS = (files("backbeat.local.rest") / "sql" / "settings.sql").read_bytes()
 
-NOBODY = Claims(role="anon", exp=math.inf, sub="", values={"role": "anon"}, json='{"role":"anon"}')
+NOBODY = Claims(role="anon", exp=math.inf, sub="", json='{"role":"anon"}')
 """Whom a request without key and token acts as."""
 
 log = structlog.get_logger("backbeat.rest")
