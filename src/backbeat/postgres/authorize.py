@@ -65,15 +65,19 @@ class Permissions:
     write: Grants
     write_refusal: Refusal | None = None
 
-    @classmethod
-    def all(cls) -> Permissions:
+    @staticmethod
+    def all() -> Permissions:
         """Everything: public channels ask no policy."""
-        return cls(Grants(broadcast=True, presence=True), Grants(broadcast=True, presence=True))
+        return _ALL
 
-    @classmethod
-    def none(cls) -> Permissions:
+    @staticmethod
+    def none() -> Permissions:
         """Nothing."""
-        return cls(Grants(broadcast=False, presence=False), Grants(broadcast=False, presence=False))
+        return _NONE
+
+
+_ALL: Final = Permissions(Grants(broadcast=True, presence=True), Grants(broadcast=True, presence=True))
+_NONE: Final = Permissions(Grants(broadcast=False, presence=False), Grants(broadcast=False, presence=False))
 
 
 Statement = tuple[bytes, Sequence[bytes]]

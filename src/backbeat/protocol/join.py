@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -36,8 +36,7 @@ class Replay:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class JoinRequest:
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A parsed join payload.
 
     Attributes:
@@ -56,7 +55,7 @@ class JoinRequest:
         problems: what could not be used, one sentence each.
     """
 
-    access_token: str | None = field(default=None, repr=False)
+    access_token: str | None = None
     private: bool = False
     ack: bool = False
     self_broadcast: bool = False
@@ -69,6 +68,13 @@ class JoinRequest:
     replay_requested: bool = False
     replay_malformed: bool = False
     problems: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<JoinRequest private={self.private} changes={len(self.changes)}>"
+
+    def without_token(self) -> JoinRequest:
+        """What is worth keeping, once the token was looked at."""
+        return msgspec.structs.replace(self, access_token=None)
 
     @classmethod
     def parse(cls, payload: bytes) -> JoinRequest:

@@ -25,6 +25,7 @@ from backbeat.protocol.messages import TOPIC_PREFIX, BinaryBroadcast, Event, Inc
 from backbeat.server.cancellation import unless_cancelled
 from backbeat.server.hub import Hears, TextDelivery, UserBroadcast
 from backbeat.server.outbox import Outbox
+from backbeat.server.realtime import SWEEP_INTERVAL
 from backbeat.server.replay import replay_frame
 from backbeat.server.subscription import ChangeSubscription
 from backbeat.server.tracker import Tracker
@@ -54,9 +55,6 @@ IN_FLIGHT: Final = 60.0
 
 REPLICATION_PATIENCE: Final = 60.0
 """Seconds to wait for the replication stream, for a channel that asked to be told."""
-
-EXPIRY_CHECK: Final = 300.0
-"""Seconds after which a token's expiry is looked at again, however far away it is."""
 
 
 class Phase(Enum):
@@ -107,7 +105,6 @@ class Channel:
         "room",
         "serializer",
         "socket",
-        "sub_topic",
         "topic",
         "tracker",
         "write",
@@ -121,12 +118,9 @@ class Channel:
         self.serializer = socket.serializer
         self.write = socket.write
         self.topic = join.topic
-        self.sub_topic = join.topic.removeprefix(TOPIC_PREFIX)
         self.join_ref = join.join_ref or join.ref
         self.hears = Hears.NOTHING
-        self.outbox = Outbox(
-            socket.send, socket.serializer, join.topic, self.join_ref, explain=realtime.settings.explain
-        )
+        self.outbox = Outbox(socket, join.topic, self.join_ref, explain=realtime.settings.explain)
         self._ref = join.ref
         self._replaces = replaces
         self._request = JoinRequest()
@@ -139,10 +133,15 @@ class Channel:
         self._busy: asyncio.Task[None] | None = None
         self._changes: ChangeSubscription | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._backlog: deque[Incoming] = deque()
+        self._backlog: deque[Incoming] | None = None
 
     def __repr__(self) -> str:
         return f"<Channel {self.topic!r} {self._phase.value} role={self._token.claims.role}>"
+
+    @property
+    def sub_topic(self) -> str:
+        """The topic without its prefix, as policies and people know it."""
+        return self.topic.removeprefix(TOPIC_PREFIX)
 
     @property
     def private(self) -> bool:
@@ -158,18 +157,19 @@ class Channel:
             payload: the join payload, JSON text.
         """
         try:
-            self._request = JoinRequest.parse(payload)
-            self.tracker.on = self._request.presence
+            request = JoinRequest.parse(payload)
+            self._request = request.without_token()
+            self.tracker.on = request.presence
             self._check_join()
         except Refusal as refusal:
             self._refuse_join(refusal)
             return
-        if self._request.problems:
+        if request.problems:
             log.warning(
-                "join payload", code="InvalidJoinPayload", topic=self.topic, problems=self._request.problems
+                "join payload", code="InvalidJoinPayload", topic=self.topic, problems=request.problems
             )
-        if self._request.access_token is not None:
-            self._verify(self._request.access_token, self._join_with, self._refuse_join)
+        if request.access_token is not None:
+            self._verify(request.access_token, self._join_with, self._refuse_join)
             return
         try:
             # The connection's token was good when the socket opened; it may have ended since.
@@ -277,7 +277,9 @@ class Channel:
         request = self._request
         self.permissions = permissions
         self.room = self.realtime.hub.room(self.topic, private=request.private)
-        self.outbox.room = self.room
+        # One text for all members of a room, in place of one each.
+        self.topic = self.room.topic
+        self.outbox.enter(self.room)
         entries = [
             {**entry, "id": number} for entry, number in zip(request.changes, request.change_ids, strict=True)
         ]
@@ -339,9 +341,9 @@ class Channel:
         )
         self.outbox.reply_error(refusal, self._ref, text=refusal.reason)
         self._close_replaced()
-        waiting = list(self._backlog)
+        waiting = self._backlog
         self.close()
-        for message in waiting:
+        for message in waiting or ():
             # The topic is not joined now: whoever sent it is told so.
             self.socket.guarded(message, self.socket.dispatch)
         if refusal.code == reasons.JOIN_LIMIT.code:
@@ -360,16 +362,20 @@ class Channel:
         """Handle one message for this topic, or let it wait its turn."""
         if self._busy is None:
             self._handle(message)
-        elif self._may_wait(message):
-            self._backlog.append(message)
-        else:
+        elif not self._wait(message):
             refusal = reasons.JOIN_BACKLOG.refusal(topic=self.sub_topic)
             self.realtime.count_refusal(refusal)
             self.outbox.reply_error(refusal, message.ref)
 
-    def _may_wait(self, message: Incoming) -> bool:
+    def _wait(self, message: Incoming) -> bool:
+        """Let a message wait; False if there are too many already."""
+        if self._backlog is None:
+            self._backlog = deque()
         size = sum(len(each.payload) for each in self._backlog) + len(message.payload)
-        return len(self._backlog) < MAX_BACKLOG and size <= self.realtime.settings.max_frame_bytes
+        if len(self._backlog) >= MAX_BACKLOG or size > self.realtime.settings.max_frame_bytes:
+            return False
+        self._backlog.append(message)
+        return True
 
     def _handle(self, message: Incoming) -> None:
         if self._phase is not Phase.JOINED:
@@ -461,7 +467,7 @@ class Channel:
         except msgspec.DecodeError:
             self._unknown(message)
             return
-        if value is None or is_opaque(value) or value == self._token.value:
+        if value is None or is_opaque(value) or self._token.is_from(value):
             return
         self._verify(value, self._renew, self.shut_down)
 
@@ -543,19 +549,30 @@ class Channel:
         self.room.enter(self)
 
     def _watch_expiry(self) -> None:
-        """Look at the token again when it ends; or earlier, for clocks are set and laptops sleep."""
+        """Look at the token again when it ends."""
         if self._expiry is not None:
             self._expiry.cancel()
+            self._expiry = None
+        self.mind_expiry()
+
+    def mind_expiry(self) -> None:
+        """Set a timer for the end of the token when it is near; asked at every sweep.
+
+        A timer for each channel from the beginning costs more memory than the rest of the channel, and would
+        be late after the clock was set or the machine slept.
+        """
         left = self._token.claims.exp - self.realtime.now()
-        self._expiry = self.realtime.loop.call_later(max(0.0, min(EXPIRY_CHECK, left)), self._check_expiry)
+        if left < SWEEP_INTERVAL and self._expiry is None and self._phase is Phase.JOINED:
+            self._expiry = self.realtime.loop.call_later(max(0.0, left), self._check_expiry)
 
     def _check_expiry(self) -> None:
+        self._expiry = None
         try:
             self.realtime.still_valid(self._token)
         except Refusal as refusal:
             self.shut_down(refusal)
         else:
-            self._watch_expiry()
+            self.mind_expiry()
 
     # Ending -------------------------------------------------------------------------------------------------
 
@@ -603,7 +620,7 @@ class Channel:
                 task.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
-        self._backlog.clear()
+        self._backlog = None
         self.socket.forget(self)
         if joined:
             self.realtime.metrics.channels -= 1
@@ -636,6 +653,8 @@ class Channel:
         self._busy = None
         while self._backlog and self._busy is None:
             self.socket.guarded(self._backlog.popleft(), self._handle)
+        if not self._backlog:
+            self._backlog = None
 
 
 _token_push = msgspec.json.Decoder(_TokenPush)

@@ -237,12 +237,12 @@ class ProjectLimits:
         self.settings = settings
         self.users = 0
         """Sockets that have joined a channel at least once."""
-        self._joins = _Pool(settings.max_joins_per_second)
-        self._events = _Pool(settings.max_events_per_second)
-        self._presence = _Pool(settings.max_presence_events_per_second)
+        self.joins = _Pool(settings.max_joins_per_second)
+        self.events = _Pool(settings.max_events_per_second)
+        self.presence = _Pool(settings.max_presence_events_per_second)
         self._requests = _bucket(settings.max_events_per_second)
-        self._http = _Share(self._events, 0.0)
-        self._database = _Share(self._events, 0.0)
+        self._http = _Share(self.events, 0.0)
+        self._database = _Share(self.events, 0.0)
         self._divide()
 
     def __repr__(self) -> str:
@@ -257,16 +257,11 @@ class ProjectLimits:
         """Whether a socket may open (section 1.5); if not, the reason."""
         if self.full:
             return reasons.CONNECTION_LIMIT
-        return None if self._joins.take(now) else reasons.JOIN_LIMIT_CONNECT
+        return None if self.joins.take(now) else reasons.JOIN_LIMIT_CONNECT
 
     def socket(self, now: float) -> SocketLimits:
         """The limits of a socket that has just opened."""
-        return SocketLimits(
-            self,
-            joins=_Share(self._joins, now),
-            events=_Share(self._events, now),
-            presence=_Share(self._presence, now),
-        )
+        return SocketLimits(self, now)
 
     def channel(self) -> Window:
         """The presence window of a new channel, for `SocketLimits.presence`."""
@@ -286,7 +281,7 @@ class ProjectLimits:
         """Whether so many messages may be sent over HTTP in one request (section 6.4); if not, the reason."""
         if self._http.take(now, count):
             return None
-        return reasons.HTTP_EVENTS_LIMIT if self._events.wait(now) else reasons.HTTP_BATCH_LIMIT
+        return reasons.HTTP_EVENTS_LIMIT if self.events.wait(now) else reasons.HTTP_BATCH_LIMIT
 
     def database(self, count: int, now: float) -> Reason | None:
         """Whether so many messages stored in the database may be sent (section 6.6); if not, the reason."""
@@ -306,10 +301,10 @@ class ProjectLimits:
         self._divide()
 
     def _divide(self) -> None:
-        self._joins.divide(self.users)
-        self._presence.divide(self.users)
+        self.joins.divide(self.users)
+        self.presence.divide(self.users)
         # All HTTP callers together, and the database, are one sender each.
-        self._events.divide(self.users + 2)
+        self.events.divide(self.users + 2)
 
 
 class SocketLimits:
@@ -317,18 +312,18 @@ class SocketLimits:
 
     Args:
         project: whose limits they are.
-        joins: the socket's share in the joins.
-        events: its share in the messages.
-        presence: its share in the presence calls.
+        now: when the socket opened; its shares are counted from then, but made when they are first needed:
+            most sockets only listen.
     """
 
-    __slots__ = ("_events", "_joins", "_presence", "_project", "_user")
+    __slots__ = ("_events", "_joins", "_opened", "_presence", "_project", "_user")
 
-    def __init__(self, project: ProjectLimits, *, joins: _Share, events: _Share, presence: _Share) -> None:
+    def __init__(self, project: ProjectLimits, now: float) -> None:
         self._project = project
-        self._joins = joins
-        self._events = events
-        self._presence = presence
+        self._opened = now
+        self._joins: _Share | None = None
+        self._events: _Share | None = None
+        self._presence: _Share | None = None
         self._user = False
 
     def __repr__(self) -> str:
@@ -341,6 +336,8 @@ class SocketLimits:
         """
         if not self._user and self._project.full:
             return reasons.CONNECTION_LIMIT
+        if self._joins is None:
+            self._joins = _Share(self._project.joins, self._opened)
         return None if self._joins.take(now) else reasons.JOIN_LIMIT
 
     def enter(self) -> Reason | None:
@@ -363,6 +360,8 @@ class SocketLimits:
 
     def event(self, now: float) -> Reason | None:
         """Whether a message may be sent; if not, the reason, which ends the channel (section 3.9)."""
+        if self._events is None:
+            self._events = _Share(self._project.events, self._opened)
         return None if self._events.take(now) else reasons.EVENTS_LIMIT
 
     def presence(self, now: float, channel: Window) -> Reason | None:
@@ -374,4 +373,6 @@ class SocketLimits:
         """
         if not channel.take(now):
             return reasons.CLIENT_PRESENCE_LIMIT
+        if self._presence is None:
+            self._presence = _Share(self._project.presence, self._opened)
         return None if self._presence.take(now) else reasons.PRESENCE_LIMIT

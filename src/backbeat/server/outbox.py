@@ -11,11 +11,10 @@ from backbeat.protocol.reasons import explained
 from backbeat.websocket.frames import text_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from backbeat.errors import Refusal
     from backbeat.protocol.codec import Serializer
     from backbeat.server.hub import Room
+    from backbeat.server.socket import Socket
 
 __all__ = ["OK", "Outbox", "error_response"]
 
@@ -26,31 +25,34 @@ class Outbox:
     """Writes the messages of one channel.
 
     Args:
-        write: writes whole frames to the connection.
-        serializer: how this client writes.
+        socket: the connection.
         topic: the topic, prefix included.
         join_ref: names the join that every message belongs to.
         explain: whether refusals carry hints.
     """
 
-    __slots__ = ("_explain", "_write", "join_ref", "room", "serializer", "topic")
+    __slots__ = ("_explain", "_room", "_socket", "join_ref", "topic")
 
-    def __init__(
-        self,
-        write: Callable[[bytes], None],
-        serializer: Serializer,
-        topic: str,
-        join_ref: str | None,
-        *,
-        explain: bool,
-    ) -> None:
-        self._write = write
+    def __init__(self, socket: Socket, topic: str, join_ref: str | None, *, explain: bool) -> None:
+        self._socket = socket
         self._explain = explain
-        self.serializer = serializer
+        self._room: Room | None = None
         self.topic = topic
         self.join_ref = join_ref
-        self.room: Room | None = None
-        """The room the channel is in: what it has collected goes out first."""
+
+    @property
+    def serializer(self) -> Serializer:
+        """How this client writes."""
+        return self._socket.serializer
+
+    def enter(self, room: Room) -> None:
+        """From now on, what the room has collected goes out before anything of this channel.
+
+        Args:
+            room: where the channel is.
+        """
+        self._room = room
+        self.topic = room.topic
 
     def send(
         self, event: str, payload: bytes, *, ref: str | None = None, join_ref: str | None = None
@@ -63,14 +65,14 @@ class Outbox:
             ref: what it answers.
             join_ref: the join it belongs to, if not this one.
         """
-        text = self.serializer.encode(join_ref or self.join_ref, ref, self.topic, event, payload)
+        text = self._socket.serializer.encode(join_ref or self.join_ref, ref, self.topic, event, payload)
         self.frames(text_frame(text))
 
     def frames(self, frames: bytes) -> None:
         """Write whole frames."""
-        if self.room is not None:
-            self.room.flush()
-        self._write(frames)
+        if self._room is not None:
+            self._room.flush()
+        self._socket.send(frames)
 
     def reply_ok(self, ref: str | None) -> None:
         """Say yes."""

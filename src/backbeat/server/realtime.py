@@ -218,16 +218,21 @@ class Realtime:
 
         Every byte is a sign of life, those of an unfinished message too: a client that sends a large one over
         a slow line cannot put a heartbeat into the middle of it. How long it may take is another question.
+        Of the others, the channels are told to mind the ends of their tokens.
         """
         now = self.loop.time()
         held: list[tuple[Socket, bytearray, int]] = []
         for socket in list(self._sockets):
             if socket.last_seen < now - self.settings.idle_timeout:
                 socket.end(closings.IDLE)
-            elif socket.alone_since < now - self.settings.alone_timeout:
+                continue
+            if socket.alone_since < now - self.settings.alone_timeout:
                 socket.end(closings.NO_CHANNELS)
-            elif (parser := socket.parser) is not None and (buffer := parser.unfinished) is not None:
+                continue
+            if (parser := socket.parser) is not None and (buffer := parser.unfinished) is not None:
                 held.append((socket, buffer, parser.held))
+            for channel in socket.channels.values():
+                channel.mind_expiry()
         for socket in self._slow_senders.look(held, now):
             socket.end(closings.MESSAGE_TOO_SLOW)
         self._sweeper = self.loop.call_later(self._sweep_interval, self._sweep)

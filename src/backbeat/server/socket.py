@@ -58,6 +58,9 @@ log = structlog.get_logger("backbeat.socket")
 PATHS: Final = frozenset({"/socket/websocket", "/realtime/v1/websocket"})
 """Where a socket may be opened: the server's own path, and the one a gateway would put in front."""
 
+NO_HEADERS: Final[Mapping[str, str]] = {}
+"""Of most sockets; one for all of them."""
+
 CLOSE_PATIENCE: Final = 5.0
 """Seconds a client has to answer a close frame before the connection is cut."""
 
@@ -119,7 +122,7 @@ class Socket(asyncio.Protocol):
         self._closing: asyncio.TimerHandle | None = None
         self.channels: dict[str, Channel] = {}
         self.serializer: Serializer = V1
-        self.headers: Mapping[str, str] = {}
+        self.headers = NO_HEADERS
         self.last_seen = 0.0
         self.alone_since = math.inf
 
@@ -247,7 +250,7 @@ class Socket(asyncio.Protocol):
             raise reason.refusal()
         self.limits = self._server.limits.socket(now)
         self.serializer = chosen
-        self.headers = policy_headers(request.headers.items(), trusted=self._trusted)
+        self.headers = policy_headers(request.headers.items(), trusted=self._trusted) or NO_HEADERS
         self._parser = FrameParser(max_message=self._server.settings.max_frame_bytes)
         self.last_seen = now
         self._server.connected(self)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backbeat.protocol.presence import PresenceMap
     from backbeat.protocol.reasons import Reason
     from backbeat.server.channel import Channel
+    from backbeat.server.limits import Window
 
 __all__ = ["Tracker"]
 
@@ -46,8 +47,9 @@ class Tracker:
         self.on = False
         """Whether the client takes part: it said so when joining, or tracked something since."""
         self._channel = channel
-        self._key = ""
-        self._window = channel.realtime.limits.channel()
+        # Made when they are needed: most members only listen.
+        self._key: str | None = None
+        self._window: Window | None = None
         self._seen: PresenceMap | None = None
 
     def begin(self, key: str | None) -> None:
@@ -56,13 +58,15 @@ class Tracker:
         Args:
             key: what to track under; None for a random key.
         """
-        self._key = key or secrets.token_hex(16)
+        self._key = key
         if self.on:
             self._send_state()
 
     def handle(self, message: Message) -> None:
         """Handle one presence message."""
         channel = self._channel
+        if self._window is None:
+            self._window = channel.realtime.limits.channel()
         if reason := channel.socket.limits.presence(channel.realtime.loop.time(), self._window):
             channel.shut_down(reason.refusal(topic=channel.sub_topic))
             return
@@ -107,6 +111,7 @@ class Tracker:
         except msgspec.DecodeError:
             self._refuse(reasons.PRESENCE_NOT_OBJECT, message)
             return
+        self._key = self._key or secrets.token_hex(16)
         self._publish(channel.room.presence.track(channel, self._key, tracked, secrets.token_urlsafe(12)))
         channel.outbox.reply_ok(message.ref)
 

@@ -14,7 +14,6 @@ from tests.unit.server.conftest import SECRET
 
 from backbeat.postgres.authorize import Grants, Permissions
 from backbeat.protocol import reasons
-from backbeat.server.channel import EXPIRY_CHECK
 from backbeat.server.keyring import Keyring
 from backbeat.tokens.claims import fingerprint
 
@@ -271,15 +270,29 @@ async def test_a_channel_ends_with_its_token(server: Any, vsn: str) -> None:
     assert shutdown(client.messages()) == "Token has expired 0 seconds ago"
 
 
-async def test_a_far_expiry_is_looked_at_again_and_again(server: Any) -> None:
-    """Clocks are set and laptops sleep: no timer is longer than a few minutes."""
+async def test_a_far_end_is_found_by_the_sweep(server: Any) -> None:
+    """Clocks are set and laptops sleep: no timer is longer than the time between two sweeps."""
     client = server.client()
     client.join(ROOM, {"access_token": server.token(exp=int(server.clock.now) + 86_400), "config": {}})
     channel = client.socket.channels[ROOM]
-    first = channel._expiry
-    assert first.when() <= server.realtime.loop.time() + EXPIRY_CHECK
-    channel._check_expiry()
-    assert channel._expiry is not first
+    assert channel._expiry is None
+    server.clock.now += 86_398
+    server.realtime._sweep()
+    assert channel._expiry.when() <= server.realtime.loop.time() + 2
+    server.clock.now += 2
+    channel._expiry._run()
+    assert shutdown(client.messages()[1:]) == "Token has expired 0 seconds ago"
+
+
+async def test_a_clock_that_was_set_back_ends_no_channel_early(server: Any) -> None:
+    """When the timer rings too early, the token is still good, and the next sweep looks again."""
+    client = server.client()
+    client.join(ROOM, {"access_token": server.token(exp=int(server.clock.now) + 1), "config": {}})
+    channel = client.socket.channels[ROOM]
+    server.clock.now -= 3600
+    channel._expiry._run()
+    assert list(client.socket.channels) == [ROOM]
+    assert channel._expiry is None
 
 
 async def test_a_new_token_moves_the_end(server: Any) -> None:
