@@ -4,18 +4,18 @@
 
 Each contender is a process on the first core, the load client (`peers/load.c`) one on the second:
 
-* `ours`: the installed `backbeat serve` beside a temporary Postgres: with its limits on (and high), with its
-  metrics, and with a token of its own for each member, which is verified at the join.
-* `C`: `peers/limit.c`, one prebuilt frame and one `send` for each delivery; no tokens, limits or metrics. What
-  one thread can do that does not put messages together.
+* `ours`: the installed `backbeat serve` beside a temporary Postgres: with its limits on (and high), its
+  metrics, and a token of its own for each member, which is verified at the join.
+* `C`: `peers/limit.c`, one prebuilt frame and one `send` for each delivery; no tokens, limits or metrics.
+  What one thread can do that does not put messages together.
 * `ws`: the WebSocket server that most of Node uses, as its documentation shows a broadcast.
 * `socketio`: python-socketio on uvicorn and uvloop, as its documentation shows a room.
 
 A payload has 200 bytes. A rate is what all members receive together, for each second of CPU time that the
-server's process used, so that it matters less what else the machine does. Ratios are taken within a round; the
-median is printed with the smallest and the largest, and in brackets what is wanted. `client` is the CPU time
-the load client used in a second against ours: close to 1, it is what was measured, and not the server. Every
-delivery is counted; one that is missing ends the bench.
+server's process used, so that it matters less what else the machine does. Ratios are taken within a round;
+the median is printed with the smallest and the largest, and in brackets what is wanted. `client` is the CPU
+time the load client used in a second against ours: close to 1, it is what was measured, and not the server.
+Every delivery is counted; one that is missing ends the bench.
 
 Needs a C compiler, and Node with the packages of the interop tests.
 """
@@ -211,8 +211,10 @@ class Bench:
     def _scaled(self, options: Options) -> Iterator[object]:
         """Fewer members and topics, if only a try is wanted."""
         for name, value in zip(options[::2], options[1::2], strict=True):
-            counted = isinstance(value, int) and name in {"--members", "--topics"}
-            yield from (name, max(1, round(value * self._scale)) if counted else value)
+            if name in {"--members", "--topics"} and isinstance(value, int):
+                yield from (name, max(1, round(value * self._scale)))
+            else:
+                yield from (name, value)
 
     @contextmanager
     def _contender(self, name: str) -> Iterator[Options]:
@@ -293,7 +295,12 @@ def row(workload: Workload, rounds: Rounds) -> list[str]:
         for name in CONTENDERS
     ]
     client = statistics.median(each["ours"].get("client_cpu", 0.0) for each in rounds)
-    return [workload.title, *figures, *(ratio(workload, rounds, peer) for peer in CONTENDERS[:2]), number(client)]
+    return [
+        workload.title,
+        *figures,
+        *(ratio(workload, rounds, peer) for peer in CONTENDERS[:2]),
+        number(client),
+    ]
 
 
 def main() -> None:

@@ -30,14 +30,14 @@ from backbeat.protocol.codec import json_text
 from backbeat.protocol.messages import TOPIC_PREFIX, Event
 from backbeat.server.addresses import TRUSTED, policy_headers
 from backbeat.server.body import collect
-from backbeat.server.hub import TextDelivery, UserBroadcast
+from backbeat.server.delivery import TextDelivery, UserBroadcast
 from backbeat.server.openapi import document
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from backbeat.protocol.reasons import Reason
-    from backbeat.server.hub import Delivery
+    from backbeat.server.delivery import Delivery
     from backbeat.server.realtime import Realtime
     from backbeat.tokens.claims import Token
     from backbeat.tokens.keys import ApiKeys

@@ -23,7 +23,7 @@ from backbeat.protocol import reasons
 from backbeat.protocol.join import JoinRequest
 from backbeat.protocol.messages import TOPIC_PREFIX, BinaryBroadcast, Event, Incoming, Message
 from backbeat.server.cancellation import unless_cancelled
-from backbeat.server.hub import Hears, TextDelivery, UserBroadcast
+from backbeat.server.delivery import Hears, TextDelivery, UserBroadcast
 from backbeat.server.outbox import Outbox
 from backbeat.server.realtime import SWEEP_INTERVAL
 from backbeat.server.replay import replay_frame
@@ -34,8 +34,9 @@ from backbeat.websocket.frames import CloseCode
 
 if TYPE_CHECKING:
     from backbeat.postgres.messages import StoredMessage
-    from backbeat.server.hub import Delivery, Room
+    from backbeat.server.delivery import Delivery
     from backbeat.server.realtime import Realtime
+    from backbeat.server.room import Room
     from backbeat.server.socket import Socket
     from backbeat.tokens.claims import Token
 
@@ -279,7 +280,7 @@ class Channel:
         self.room = self.realtime.hub.room(self.topic, private=request.private)
         # One text for all members of a room, in place of one each.
         self.topic = self.room.topic
-        self.outbox.enter(self.room)
+        self.outbox.enter(self.room, self)
         entries = [
             {**entry, "id": number} for entry, number in zip(request.changes, request.change_ids, strict=True)
         ]

@@ -26,8 +26,8 @@ from backbeat.postgres.stream import ReplicationStream, StreamPhase, StreamState
 from backbeat.postgres.watch import Watch
 from backbeat.protocol import reasons
 from backbeat.protocol.messages import TOPIC_PREFIX
+from backbeat.server.delivery import UserBroadcast
 from backbeat.server.dispatcher import Dispatcher
-from backbeat.server.hub import UserBroadcast
 from backbeat.server.subscription import ChangeSubscription, Gap
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from backbeat.websocket.frames import text_frame
 if TYPE_CHECKING:
     from backbeat.errors import Refusal
     from backbeat.protocol.codec import Serializer
-    from backbeat.server.hub import Room
+    from backbeat.server.delivery import Member
+    from backbeat.server.room import Room
     from backbeat.server.socket import Socket
 
 __all__ = ["OK", "Outbox", "error_response"]
@@ -31,7 +32,7 @@ class Outbox:
         explain: whether refusals carry hints.
     """
 
-    __slots__ = ("_explain", "_room", "_socket", "join_ref", "topic")
+    __slots__ = ("_explain", "_member", "_room", "_socket", "join_ref", "topic")
 
     def __init__(self, socket: Socket, topic: str, join_ref: str | None, *, explain: bool) -> None:
         self._socket = socket
@@ -45,13 +46,15 @@ class Outbox:
         """How this client writes."""
         return self._socket.serializer
 
-    def enter(self, room: Room) -> None:
-        """From now on, what the room has collected goes out before anything of this channel.
+    def enter(self, room: Room, member: Member) -> None:
+        """From now on, what is on its way from the room goes out before anything else of this channel.
 
         Args:
             room: where the channel is.
+            member: who it is there.
         """
         self._room = room
+        self._member = member
         self.topic = room.topic
 
     def send(
@@ -70,8 +73,8 @@ class Outbox:
 
     def frames(self, frames: bytes) -> None:
         """Write whole frames."""
-        if self._room is not None:
-            self._room.flush()
+        if self._room is not None and self._room.waiting:
+            self._room.catch_up(self._member)
         self._socket.send(frames)
 
     def reply_ok(self, ref: str | None) -> None:

@@ -12,7 +12,7 @@ from backbeat.errors import Refusal
 from backbeat.protocol import reasons
 from backbeat.protocol.messages import Event
 from backbeat.protocol.presence import encode_state
-from backbeat.server.hub import Hears, TextDelivery
+from backbeat.server.delivery import Hears, TextDelivery
 
 if TYPE_CHECKING:
     from backbeat.protocol.messages import Message

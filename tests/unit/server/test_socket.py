@@ -240,7 +240,7 @@ async def test_a_failure_of_ours_costs_one_channel(server: Any, monkeypatch: pyt
     def explode(*_: object) -> None:
         raise RuntimeError("a typo")
 
-    monkeypatch.setattr("backbeat.server.hub.Room.publish", explode)
+    monkeypatch.setattr("backbeat.server.room.Room.publish", explode)
     client.push("realtime:a", "broadcast", {"n": 1})
     monkeypatch.undo()
     client.push("realtime:b", "access_token", {"access_token": None}, join_ref="2")

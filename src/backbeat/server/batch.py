@@ -1,0 +1,91 @@
+"""Bytes on their way to many members, some of them a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from backbeat.server.delivery import Member
+
+__all__ = ["Batch", "cost"]
+
+Write = Callable[[bytes], None]
+
+WRITE_BYTES: Final = 16_384
+"""Bytes that are as much work to copy into a socket as the call is."""
+
+
+def cost(data: bytes) -> int:
+    """What one write costs, in writes of a small message.
+
+    Args:
+        data: what is written.
+    """
+    return 1 + len(data) // WRITE_BYTES
+
+
+def _nothing(_: bytes) -> None:
+    """In place of a write that was done already."""
+
+
+class Batch:
+    """The same bytes for each of many members.
+
+    Args:
+        data: whole frames.
+        members: for whom, and how to write to each.
+    """
+
+    __slots__ = ("_data", "_members", "_next", "_positions", "_writes")
+
+    def __init__(self, data: bytes, members: Mapping[Member, Write]) -> None:
+        self._data = data
+        self._members = list(members)
+        self._writes = list(members.values())
+        self._next = 0
+        self._positions: dict[Member, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Batch bytes={len(self._data)} left={len(self._writes) - self._next}>"
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept for it."""
+        return len(self._data)
+
+    @property
+    def done(self) -> bool:
+        """Whether everybody has it."""
+        return self._next >= len(self._writes)
+
+    def send(self, budget: float) -> int:
+        """Write to the next members.
+
+        Args:
+            budget: about how much it may cost; at least one write is done.
+
+        Returns:
+            What it cost.
+        """
+        data, first = self._data, self._next
+        each = cost(data)
+        most = len(self._writes) - first
+        count = most if budget >= most * each else max(1, int(budget) // each)
+        for write in self._writes[first : first + count]:
+            write(data)
+        self._next = first + count
+        return count * each
+
+    def catch_up(self, member: Member) -> None:
+        """Write to one member now, unless it has it already.
+
+        Args:
+            member: who; nothing happens to one whom it is not for.
+        """
+        if self._positions is None:
+            self._positions = {each: position for position, each in enumerate(self._members)}
+        position = self._positions.get(member)
+        if position is not None and position >= self._next:
+            self._writes[position](self._data)
+            self._writes[position] = _nothing
