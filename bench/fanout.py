@@ -251,8 +251,9 @@ class Bench:
                 options = ("--port", port, "--path", path, "--dialect", dialect)
             yield (*options, "--pid", process.pid)
         finally:
-            process.terminate()
-            process.communicate(timeout=30)
+            # Some wait for their clients when they are asked to end.
+            process.kill()
+            process.communicate()
 
     def _backbeat(self) -> Options:
         command = [Path(sys.executable).parent / "backbeat", "serve", "--port", PORT, "--max-channels", MANY]

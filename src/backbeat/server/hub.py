@@ -1,6 +1,6 @@
 """The rooms of one server, and whose turn it is.
 
-Rooms that have something to send take turns: each is written to a few hundred members, then the next. After
+Rooms that have something to send take turns: each is written to a thousand members, then the next. After
 a few rooms the event loop reads from its sockets again, so a flood in one room delays the messages of the
 others by a turn, and nobody's heartbeat by more.
 """
@@ -22,10 +22,10 @@ __all__ = ["ROOM_BUDGET", "TURN_BUDGET", "Hub"]
 
 log = structlog.get_logger("backbeat.hub")
 
-ROOM_BUDGET: Final = 512
-"""Writes of small messages a room may make before the next room has its turn: one takes about 2 us."""
+ROOM_BUDGET: Final = 1024
+"""Writes of small messages a room may make before the next room has its turn: one takes 1 to 2 us."""
 
-TURN_BUDGET: Final = 1024
+TURN_BUDGET: Final = 2048
 """Writes of small messages after which the event loop reads again."""
 
 

@@ -4,7 +4,7 @@ What is published in a room during one turn of the event loop is collected, join
 object is written to every member: one `send` a member and turn, however many messages there were. Nothing is
 awaited on the way, and nobody waits for a slow reader: its transport reports it, and its socket drops it.
 
-A large room is not written to in one go: after some hundred members the others of the server have their turn,
+A large room is not written to in one go: after a thousand members the others of the server have their turn,
 and what is published meanwhile is the next batch.
 
 Order: a member that enters hears nothing from before. Before it leaves, and before anything is written to it
