@@ -16,6 +16,10 @@ BENCHES = {
     "dev": ("--changes", "5"),
     "client": ("--messages", "2000", "--trips", "20", "--channels", "20", "--rounds", "1"),
     "drain": ("--sockets", "20", "--rounds", "1"),
+    "fanout": (
+        *("--rounds", "1", "--seconds", "0.05", "--scale", "0.02"),
+        *("--only", "eight", "heartbeats", "joins", "mixed"),
+    ),
     "frames": (),
     "joins": ("--joins", "20", "--rounds", "1"),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +50,8 @@ class Listener:
     def __init__(self, server: Server, turns: Turns | None = None) -> None:
         self.frames: list[bytes] = []
         self.on_write: Callable[[], None] = turns.count if turns is not None else lambda: None
-        outbox = Outbox(self._write, V2, "realtime:songs", "1", explain=False)
+        socket: Any = SimpleNamespace(send=self._write, serializer=V2)
+        outbox = Outbox(socket, "realtime:songs", "1", explain=False)
         self.subscription = ChangeSubscription(server.realtime, outbox, [ENTRY], [1])
 
     def _write(self, data: bytes) -> None:
