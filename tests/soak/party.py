@@ -14,12 +14,12 @@ import httpx
 import psycopg
 from tests.soak.ledger import Ledger, Phase, Place, Sender
 from tests.soak.peer import Peer, Seat, payload, room, rows
+from tests.soak.server import PATIENCE, SECRET, Server
 
 from backbeat.tokens.verifier import sign
 
-__all__ = ["SCHEMA", "SECRET", "USERS", "Party"]
+__all__ = ["SCHEMA", "USERS", "Party"]
 
-SECRET: Final = "a secret of at least thirty-two bytes"
 USERS: Final = [f"00000000-0000-0000-0000-00000000000{digit}" for digit in "abcde"]
 PUBLIC: Final = ("lobby", "stage", "bar")
 PRIVATE: Final = ("open-1", "open-2")
@@ -62,9 +62,7 @@ class Party:
 
     Args:
         ledger: the books.
-        url: of the server, `http://…`.
-        anon: the API key.
-        service: the API key that may do everything.
+        server: where it takes place.
         database: logged in as the owner.
         chance: decides what happens.
         clients: how many there are at a time.
@@ -73,10 +71,8 @@ class Party:
     def __init__(
         self,
         ledger: Ledger,
-        url: str,
+        server: Server,
         *,
-        anon: str,
-        service: str,
         database: psycopg.AsyncConnection[Any],
         chance: random.Random,
         clients: int,
@@ -84,9 +80,7 @@ class Party:
         self.peers: list[Peer] = []
         self.did: dict[str, int] = {}
         self._ledger = ledger
-        self._url = url
-        self._anon = anon
-        self._service = service
+        self._server = server
         self._database = database
         self._chance = chance
         self._clients = clients
@@ -140,8 +134,12 @@ class Party:
 
     def waiting(self) -> list[str]:
         """What somebody is still waiting for, in words."""
-        asking = [peer for peer in self.peers if not (peer.may_end or peer.idle)]
-        waiting = [f"{peer.name} waits for an answer" for peer in asking]
+        waiting = [
+            f"{peer.name} waits for {what}"
+            for peer in self.peers
+            if not peer.may_end
+            for what in peer.waits_for
+        ]
         waiting += self._ledger.missing()
         return waiting or self._presence()
 
@@ -177,11 +175,9 @@ class Party:
         chance = self._chance
         while not self._over.is_set():
             vsn = chance.choice(("1.0.0", "2.0.0", "2.0.0"))
-            url = f"{self._url.replace('http', 'ws', 1)}/socket/websocket?vsn={vsn}&apikey={self._anon}"
-            peer = Peer(self._ledger, url, vsn)
+            peer = Peer(self._ledger, self._server.socket_url(vsn), vsn)
             self.peers.append(peer)
-            where = httpx.URL(self._url)
-            await peer.wire.open(where.host, where.port or 80)
+            await peer.wire.open()
             for _ in range(3):
                 self._join(peer)
             while not (self._over.is_set() or peer.lost.is_set()):
@@ -296,10 +292,11 @@ class Party:
             user = self._chance.choice([each for each in USERS if each != seat.user])
             if seat.topic.startswith(OWN):
                 self._note("token without the right")
-                peer.expire(seat, self._token(user), "the user may not hear this")
+                # Its row changes come until the policies have said that it may not hear this.
+                seat.may_end = "the user may not hear this"
             else:
                 self._note("token of somebody else")
-                peer.become(seat, user, self._token(user))
+            peer.become(seat, user, self._token(user))
 
     def _expire(self, peer: Peer) -> None:
         if (seat := self._seat(peer, _settled)) is not None:
@@ -376,9 +373,8 @@ class Party:
 
     async def _http(self) -> None:
         """Send batches over HTTP, one after the other."""
-        async with httpx.AsyncClient(
-            base_url=self._url, headers={"apikey": self._service}, timeout=30
-        ) as client:
+        url, key = self._server.url, self._server.realtime.settings.keys.service
+        async with httpx.AsyncClient(base_url=url, headers={"apikey": key}, timeout=PATIENCE) as client:
             while not self._over.is_set():
                 messages, numbers = [], []
                 for _ in range(self._chance.randrange(1, 20)):

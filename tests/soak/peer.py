@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.soak.ledger import Ledger, Phase, Place, Sender, Stay
 from tests.soak.wire import Wire
@@ -38,6 +38,14 @@ def rows(table: str, owner: str = "") -> Place:
 def payload(sender: Sender, number: int, padding: int = 0) -> dict[str, Any]:
     """What a message carries: who sent it, and its number."""
     return {"s": sender.name, "n": number, "pad": "x" * padding}
+
+
+class _Asked(NamedTuple):
+    """A push that is to be answered."""
+
+    what: str
+    join_ref: str | None
+    then: Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -107,7 +115,7 @@ class Peer:
         self._ledger = ledger
         self._serializer = SERIALIZERS[vsn]
         self._refs = itertools.count(1)
-        self._answers: dict[str, Callable[[Mapping[str, Any]], None]] = {}
+        self._answers: dict[str, _Asked] = {}
         self._coming: dict[str, Seat] = {}
         self.wire = Wire(url, on_text=self._text, on_binary=self._binary, on_lost=self._lost)
 
@@ -115,11 +123,13 @@ class Peer:
         return f"<Peer {self.name} vsn={self.vsn} seats={len(self.seats)}>"
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing it asked for is still to be answered."""
-        return not self._answers and all(
-            not seat.unconfirmed for seat in self.seats.values() if not seat.over
-        )
+    def waits_for(self) -> list[str]:
+        """What it asked for that is still to be answered, in words."""
+        return [asked.what for asked in self._answers.values()] + [
+            f"row changes on {seat.topic}, joined with {seat.ref}"
+            for seat in self.seats.values()
+            if seat.unconfirmed and not seat.over
+        ]
 
     def joining(self, topic: str) -> bool:
         """Whether a join of a topic is still to be answered."""
@@ -138,7 +148,7 @@ class Peer:
     ) -> str:
         ref = str(next(self._refs))
         if then is not None and self.wire.is_open:
-            self._answers[ref] = then
+            self._answers[ref] = _Asked(f"{event} {ref} on {topic}", join_ref, then)
         text = json.dumps(body).encode()
         self.wire.text(self._serializer.encode_push(join_ref or ref, ref, topic, event, text))
         return ref
@@ -260,7 +270,7 @@ class Peer:
         data = b"%b %d" % (sender.name.encode(), number) if raw else _json(payload(sender, number))
         ref = str(next(self._refs))
         if (then := self._ack(seat, sender, number)) is not None and self.wire.is_open:
-            self._answers[ref] = then
+            self._answers[ref] = _Asked(f"binary broadcast {ref} on {seat.topic}", seat.ref, then)
         frame = encode_user_broadcast_push(seat.ref, ref, PREFIX + seat.topic, "e", data, is_json=not raw)
         self.wire.binary(frame)
 
@@ -378,8 +388,8 @@ class Peer:
         else:
             ref, topic, event, body = (message[name] for name in ("ref", "topic", "event", "payload"))
         if event == "phx_reply":
-            if (then := self._answers.pop(ref, None)) is not None:
-                then(body)
+            if (asked := self._answers.pop(ref, None)) is not None:
+                asked.then(body)
             return
         if event == "phx_close" and ref in self._coming:
             return  # Its join is answered, or will be.
@@ -471,6 +481,9 @@ class Peer:
         for stay in seat.stays:
             if stay.phase is not Phase.OVER:
                 (self._ledger.left if answered else self._ledger.lost)(stay)
+        # Told that it is over, it is told nothing more of what waited for a decision.
+        for ref in [ref for ref, asked in self._answers.items() if asked.join_ref == seat.ref]:
+            del self._answers[ref]
         if self.seats.get(seat.topic) is seat:
             del self.seats[seat.topic]
 

@@ -9,39 +9,20 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import psutil
 import psycopg
 from tests.soak.ledger import Ledger
-from tests.soak.party import SCHEMA, SECRET, Party
+from tests.soak.party import SCHEMA, Party
+from tests.soak.server import Server, running, settings, until_empty
 
-from backbeat.server.app import create_app, realtime_routes, run_realtime
-from backbeat.server.feed import Feed
-from backbeat.server.http import HttpServer
-from backbeat.server.limits import LimitSettings
-from backbeat.server.listener import listen
 from backbeat.server.realtime import Realtime
-from backbeat.server.settings import Settings
 
 __all__ = ["Report", "Unsteady", "soak"]
-
-PATIENCE: Final = 30.0
-"""Seconds in which everything that was sent has to arrive once nobody sends."""
-
-LOOK: Final = 0.02
-"""Seconds between looks at whether it is quiet."""
-
-NO_LIMITS: Final = LimitSettings(
-    max_concurrent_users=0,
-    max_joins_per_second=0,
-    max_events_per_second=0,
-    max_presence_events_per_second=0,
-    max_client_presence_events_per_window=0,
-)
 
 OURS: Final = ("backbeat.", "uvicorn.")
 """Where the types come from of which nothing may be left."""
@@ -128,52 +109,6 @@ class Report:
         )
 
 
-class Server:
-    """A running server, seen from inside."""
-
-    def __init__(self, realtime: Realtime, feed: Feed, url: str) -> None:
-        self.realtime = realtime
-        self.feed = feed
-        self.url = url
-        self._tasks = 0
-        self._owned = 0
-
-    def settled(self) -> None:
-        """Take the tasks that run now for those that always do."""
-        self._tasks, self._owned = len(asyncio.all_tasks()), len(self.realtime._tasks)
-
-    def left_over(self) -> list[str]:
-        """What is still there, in words; empty when nobody is."""
-        realtime = self.realtime
-        counts = {
-            "connections": realtime.metrics.connections,
-            "sockets": len(realtime._sockets),
-            "channels": realtime.metrics.channels,
-            "rooms": len(realtime.hub),
-            "users": realtime.limits.users,
-            "subscribers": len(self.feed._changes.subscribers()),
-            "bytes waiting": sum(socket.waiting_bytes for socket in realtime._sockets),
-            "tasks": len(asyncio.all_tasks()) - self._tasks,
-            "tasks of the server": len(realtime._tasks) - self._owned,
-        }
-        return [f"{count} {name} left" for name, count in counts.items() if count]
-
-
-@asynccontextmanager
-async def _running(settings: Settings) -> AsyncIterator[Server]:
-    listeners = listen("127.0.0.1", 0, flag="--port")
-    stop = asyncio.Event()
-    async with run_realtime(settings) as (realtime, feed):
-        http = HttpServer(create_app(realtime_routes(realtime, feed)), listeners, realtime=realtime)
-        serving = asyncio.create_task(http.run_until(stop))
-        try:
-            await feed.streaming.wait()
-            yield Server(realtime, feed, f"http://127.0.0.1:{listeners[0].getsockname()[1]}")
-        finally:
-            stop.set()
-            await serving
-
-
 async def soak(
     owner_url: str,
     login_url: str,
@@ -198,34 +133,20 @@ async def soak(
     Raises:
         Unsteady: something was lost, doubled, swapped, late or left over.
     """
-    settings = Settings(
-        database_url=login_url,
-        jwt_secret=SECRET,
-        limits=NO_LIMITS,
-        max_payload_bytes=65_536,
-        write_buffer_bytes=524_288,
-    )
     chance = random.Random(seed)  # noqa: S311 - to be had again
     report, failures = Report(), _Failures()
     async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as database:
         await database.execute(SCHEMA.encode())
         with failures.noticed():
-            async with _running(settings) as server:
+            small = settings(database_url=login_url, max_payload_bytes=65_536, write_buffer_bytes=524_288)
+            async with running(small) as server:
+                await server.feed.streaming.wait()
                 await asyncio.sleep(0)
                 server.settled()
                 ends = time.monotonic() + seconds
                 while time.monotonic() < ends or report.rounds <= WARM_UP:
                     ledger = Ledger()
-                    keys = server.realtime.settings.keys
-                    party = Party(
-                        ledger,
-                        server.url,
-                        anon=keys.anon,
-                        service=keys.service,
-                        database=database,
-                        chance=chance,
-                        clients=clients,
-                    )
+                    party = Party(ledger, server, database=database, chance=chance, clients=clients)
                     await _round(server, party, ledger, round_seconds)
                     failures.check(server.realtime)
                     report.add(ledger, party, server.realtime)
@@ -246,13 +167,13 @@ async def _round(server: Server, party: Party, ledger: Ledger, seconds: float) -
     """
     await party.play(seconds)
     party.ask()
-    faults = ledger.faults + await _until_empty(party.waiting)
+    faults = ledger.faults + await until_empty(party.waiting)
     if not faults:
         # Whatever comes now would be too much.
         party.ask()
-        faults += await _until_empty(party.waiting)
+        faults += await until_empty(party.waiting)
     await party.go_home()
-    faults += await _until_empty(server.left_over)
+    faults += await until_empty(server.left_over)
     faults = list(dict.fromkeys(faults + ledger.close()))
     if faults:
         raise Unsteady(faults)
@@ -283,14 +204,6 @@ class _Failures:
             self._noticed.append(f"{count} handler failures")
         if self._noticed:
             raise Unsteady(self._noticed)
-
-
-async def _until_empty(problems: Callable[[], list[str]]) -> list[str]:
-    """Wait until there is none; return those that stay."""
-    ends = time.monotonic() + PATIENCE
-    while (left := problems()) and time.monotonic() < ends:
-        await asyncio.sleep(LOOK)
-    return left
 
 
 def _look(report: Report) -> None:

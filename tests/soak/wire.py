@@ -39,15 +39,18 @@ class Wire(asyncio.Protocol):
         on_binary: Callable[[bytes], None],
         on_lost: Callable[[str], None],
     ) -> None:
-        self._protocol = ClientProtocol(parse_uri(url), max_size=None)
+        self._uri = parse_uri(url)
+        self._protocol = ClientProtocol(self._uri, max_size=None)
         self._on_text = on_text
         self._on_binary = on_binary
         self._on_lost = on_lost
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
         self._ending = "no close frame"
+        self._pause = 0.0
+        """Seconds between reads."""
 
-    async def open(self, host: str, port: int) -> None:
+    async def open(self) -> None:
         """Connect, and wait until the server has switched.
 
         Raises:
@@ -58,7 +61,7 @@ class Wire(asyncio.Protocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, (host, port))
+        await loop.sock_connect(sock, (self._uri.host, self._uri.port))
         await loop.create_connection(lambda: self, sock=sock)
         await self._opened
 
@@ -87,6 +90,9 @@ class Wire(asyncio.Protocol):
             elif isinstance(event, Frame):
                 self._take(event)
         self._flush()
+        if self._pause:
+            self.stop_reading()
+            asyncio.get_running_loop().call_later(self._pause, self._resume)
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT:
@@ -148,13 +154,22 @@ class Wire(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
+    def sip(self, pause: float) -> None:
+        """Read on, but slowly, until told to read again.
+
+        Args:
+            pause: seconds after each read.
+        """
+        self._pause = pause
+        self._resume()
+
     def read_again(self) -> None:
         """Take what the kernel kept."""
-        if (
-            self._transport is not None
-            and not self._transport.is_reading()
-            and not self._transport.is_closing()
-        ):
+        self._pause = 0.0
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._transport is not None and not (self._transport.is_reading() or self._transport.is_closing()):
             self._transport.resume_reading()
 
     def _flush(self) -> None:
