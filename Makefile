@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install install-tests demo band test unit conformance docs picture fuzz fuzz-frames soak values check format lock clean
+.PHONY: help install install-tests demo band test unit conformance conformance-original docs picture fuzz fuzz-frames soak values check format lock clean
 
 help:
 	@echo "make demo     run the band app"
@@ -69,6 +69,13 @@ unit: install
 # The WebSocket layer against RFC 6455: writes the tables of docs/conformance.md.
 conformance: install
 	$(BIN)/python -m tests.conformance
+
+# The same cases by the hand of those who wrote them; their package is Python 2, and is translated.
+conformance-original: install
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target "$$folder" \
+	    --require-hashes -r tests/conformance/original.txt && \
+	  $(BIN)/python -m tests.conformance.original "$$folder"
 
 # What is written from the code: a page for each error code.
 docs: install

@@ -9,7 +9,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
 from tests.conformance.cases import Heard
 from tests.conformance.servers import Running
@@ -20,7 +20,7 @@ from websockets.utils import accept_key
 from backbeat.websocket.frames import Opcode
 
 KEY: Final = base64.b64encode(b"sixteen bytes ok").decode()
-PATIENCE: Final = 20.0
+PATIENCE: Final = 10.0
 """Seconds after which whatever is waited for will not come."""
 
 
@@ -115,9 +115,17 @@ class Driver:
             self.ended = self.ended or type(error).__name__
 
 
+D = TypeVar("D", bound=Driver)
+
+
 @asynccontextmanager
-async def connected(server: Running) -> AsyncIterator[Driver]:
-    """Open a socket, and hang up at the end of the block."""
+async def connected(server: Running, kind: type[D]) -> AsyncIterator[D]:
+    """Open a socket, and hang up at the end of the block.
+
+    Args:
+        server: where.
+        kind: what to make of the connection.
+    """
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(
         (
@@ -129,7 +137,7 @@ async def connected(server: Running) -> AsyncIterator[Driver]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     assert head.startswith("HTTP/1.1 101 "), head
     assert f"Sec-WebSocket-Accept: {accept_key(KEY)}\r\n" in head, head
-    driver = Driver(reader, writer)
+    driver = kind(reader, writer)
     listening = asyncio.create_task(driver.listen())
     try:
         yield driver

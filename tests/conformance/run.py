@@ -79,7 +79,7 @@ async def run(cases: Iterable[Case] = CASES) -> list[Result]:
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(case: Case, server: Running) -> tuple[Verdict, str]:
-        async with slots, connected(server) as driver:
+        async with slots, connected(server, Driver) as driver:
             pauses = await _play(case, driver)
             return judge(case, driver, pauses)
 

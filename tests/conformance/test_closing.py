@@ -37,21 +37,21 @@ async def refused_while_sending(driver: Driver, head: bytes, megabytes: int) -> 
 
 async def test_a_client_that_goes_on_sending_reads_why_it_was_refused() -> None:
     """100 MB are announced and sent; the close frame with 1009 arrives, and no reset."""
-    async with serving() as server, connected(server) as driver:
+    async with serving() as server, connected(server, Driver) as driver:
         await refused_while_sending(driver, header(BINARY, 100 * MEGABYTE), 100)
         assert said(driver) == (1009, "eof", 0)
 
 
 async def test_a_client_that_goes_on_sending_reads_that_it_broke_the_rules() -> None:
     """The same for any other violation."""
-    async with serving() as server, connected(server) as driver:
+    async with serving() as server, connected(server, Driver) as driver:
         await refused_while_sending(driver, frame(0x3), 20)
         assert said(driver) == (1002, "eof", 0)
 
 
 async def test_a_client_that_goes_on_sending_after_its_close_reads_the_answer() -> None:
     """It must not, but whoever does is not reset."""
-    async with serving() as server, connected(server) as driver:
+    async with serving() as server, connected(server, Driver) as driver:
         await refused_while_sending(driver, close(1000), 20)
         assert said(driver) == (1000, "eof", 0)
 
@@ -69,7 +69,7 @@ async def test_the_limit_is_exact(opcode: Opcode, fragmented: bool) -> None:
                 if fragmented
                 else frame(opcode, payload)
             )
-            async with connected(server) as driver:
+            async with connected(server, Driver) as driver:
                 await driver.write(message)
                 await driver.write(close(1000))
                 await driver.until_ended()
@@ -96,10 +96,10 @@ async def talk(driver: Driver, first: int, count: int) -> None:
 
 async def test_no_broadcast_follows_a_close_frame() -> None:
     """Others go on talking between the close frame of the server and the answer of the client."""
-    async with serving() as server, connected(server) as listener:
+    async with serving() as server, connected(server, Driver) as listener:
         (socket,) = server.server.realtime._sockets
         await joined(listener)
-        async with connected(server) as talker:
+        async with connected(server, Driver) as talker:
             await joined(talker)
             await talk(talker, 0, 20)
             await listener.until_heard(21)
