@@ -11,7 +11,7 @@ from tests.soak.ledger import Ledger
 from tests.soak.peer import Peer
 from tests.soak.server import PATIENCE, Server, running, settings, until_empty
 
-from backbeat.server.hub import MAX_BATCH_BYTES
+from backbeat.server.room import MAX_BATCH_BYTES
 
 CAP = 524_288
 PAYLOAD = 65_536
