@@ -1,10 +1,12 @@
 """What `websockets` makes of the bytes that our parser reads, for a server and for a client.
 
-Ours differs knowingly in five places; `agree` evens them out, and test_frames_differential.py shows each:
+Ours differs knowingly in six places; `agree` evens them out, and test_frames_differential.py shows each:
 
 * It refuses lengths that take more bytes than they need, as RFC 6455 section 5.2 demands, and lengths whose
   highest bit is set with 1002 rather than 1009.
 * A control frame does not count against the limit of a message: pings have to be answered between fragments.
+* It refuses a message in a great many tiny fragments with 1008: they would cost work for ever, and no message
+  would ever be finished that a limit could count.
 * A close frame between two fragments is a close; `websockets` answers it with 1002.
 * It refuses what the header of a frame forbids without waiting for the payload.
 * Of a frame with two faults, such as a close with an invalid code and an invalid reason, each may report the
@@ -25,7 +27,9 @@ from websockets.speedups import apply_mask
 from websockets.uri import parse_uri
 
 from backbeat.websocket.frames import (
+    FREE_FRAGMENTS,
     MAX_CONTROL_PAYLOAD,
+    MIN_FRAGMENT,
     Binary,
     Close,
     CloseCode,
@@ -221,7 +225,7 @@ def _common(wire: bytes, max_message: int, by: str, *, refused: bool) -> tuple[b
     The limit is judged here, so that theirs can do without: it would count control frames. If ours has
     refused something, a frame of which not all has arrived is shown to theirs without its payload.
     """
-    room, at = max_message, 0
+    room, at, fragments = max_message, 0, 0
     for frame in frames_of(wire):
         before, empty = wire[:at], wire[:at] + frame.without_payload()
         if frame.odd_length:
@@ -233,7 +237,11 @@ def _common(wire: bytes, max_message: int, by: str, *, refused: bool) -> tuple[b
             too_long = not frame.is_data and frame.data[1] & 127 > MAX_CONTROL_PAYLOAD
             return (before, CloseCode.PROTOCOL_ERROR) if too_long else (empty, None)
         if frame.is_data:
-            room = max_message if frame.data[0] & 128 else room - frame.length
+            fragments, room = fragments + 1, room - frame.length
+            if fragments > FREE_FRAGMENTS + (max_message - room) // MIN_FRAGMENT:
+                return before, CloseCode.POLICY_VIOLATION
+            if frame.data[0] & 128:
+                fragments, room = 0, max_message
         at += len(frame.data)
     return wire, None
 

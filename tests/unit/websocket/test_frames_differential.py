@@ -16,7 +16,7 @@ from tests.unit.websocket.second_opinion import Heard, agree, cut, ours, theirs,
 from tests.unit.websocket.test_frames import INVALID_DATA, MASK, PROTOCOL_ERRORS, WELL_FORMED, closing, sent
 from websockets.frames import Opcode as TheirOpcode
 
-from backbeat.websocket.frames import CloseCode, Opcode, client_frame, text_frame
+from backbeat.websocket.frames import FREE_FRAGMENTS, CloseCode, Opcode, client_frame, text_frame
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = Opcode
 
@@ -115,6 +115,12 @@ DIFFERENCES: dict[str, tuple[bytes, int, Heard, Heard]] = {
         4,
         Heard([(PING, b"?"), (TEXT, b"aaaa")]),
         Heard([], CloseCode.MESSAGE_TOO_BIG),
+    ),
+    "a message in a great many empty fragments": (
+        sent(TEXT, b"a", fin=False) + sent(CONTINUATION, fin=False) * FREE_FRAGMENTS,
+        LIMIT,
+        Heard([], CloseCode.POLICY_VIOLATION),
+        Heard(),
     ),
     "a reserved bit, before the payload is there": (
         sent(0x40 | TEXT, b"a")[:2],
