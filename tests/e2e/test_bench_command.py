@@ -41,10 +41,10 @@ def test_the_table_has_every_row_and_the_counts_are_right(unlimited: Dev) -> Non
     """With a ratio, and the processor time of the server, which was found by its port."""
     done = bench(unlimited.url, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "one topic, 10 members, 8 messages in flight" in done.stdout
-    assert "10 topics x 10 members" in done.stdout
+    assert "deliveries: one topic, 10 members, 8 in flight" in done.stdout
+    assert "deliveries: 10 topics x 10 members" in done.stdout
     assert "Every message arrived exactly once where it should" in done.stdout
-    assert "--pid" not in done.stdout
+    assert f"that of process {unlimited.pid} (backbeat)." in done.stdout
     assert done.stderr == ""
 
 

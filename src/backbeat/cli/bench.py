@@ -7,12 +7,14 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -22,7 +24,7 @@ from backbeat.client.endpoint import Endpoint
 from backbeat.errors import ConfigurationError, StartError
 from backbeat.load.bench import Bench, Options, Side
 from backbeat.load.crew import Crew, Helper
-from backbeat.load.processes import owners
+from backbeat.load.processes import cpu_seconds, names, owners
 from backbeat.load.report import Report
 from backbeat.load.worker import raise_file_limit
 from backbeat.load.workload import ROWS, Kind, Workload, fitted, scaled
@@ -41,7 +43,11 @@ MAX_PROCESSES: Final = 4
 
 _KINDS: Final = [kind.value for kind in Kind]
 
+WIDE: Final = 150
+"""Columns of a table that goes into a file."""
+
 INTERRUPTED: Final = 130
+"""The exit code after Ctrl-C."""
 
 
 def bench(
@@ -103,6 +109,7 @@ def bench(
         )
     size = processes or min(MAX_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
     rows, notes = plan(members, processes=size, files=raise_file_limit())
+    notes += others_are_busy(os.getloadavg()[0], os.cpu_count() or 1)
     report = Report(endpoint.socket_url, notes=notes)
     kinds = kinds_of(only)
     target = Side("server", endpoint.socket(api_key), tuple(pids_of(endpoint.socket_url, pid, local=local)))
@@ -174,9 +181,32 @@ def plan(members: int, *, processes: int, files: int) -> tuple[list[Workload], l
     return smaller, [note]
 
 
+def others_are_busy(load: float, processors: int) -> list[str]:
+    """What is to be said when other programs take the processors.
+
+    Args:
+        load: the load average of the last minute, before anything was measured.
+        processors: how many there are.
+    """
+    if load <= processors:
+        return []
+    note = (
+        f"The load average was {load:.1f} on {processors} processors at first: the figures could be higher."
+    )
+    return [note]
+
+
 def pids_of(url: str, pid: int, *, local: bool) -> list[int]:
-    """The processes of the server, as far as they are known."""
+    """The processes of the server, as far as they are known.
+
+    Raises:
+        ConfigurationError: the one that was named is not there.
+    """
     parts = urlsplit(url)
+    if pid and cpu_seconds([pid]) is None:
+        raise ConfigurationError(
+            f"There is no process {pid} on this machine, or nothing in /proc to see it by."
+        )
     if pid or not local:
         return [pid] if pid else []
     return owners(parts.port or (443 if parts.scheme == "wss" else 80))
@@ -191,17 +221,20 @@ def _explain(report: Report, target: Side, *, local: bool, baseline: bool) -> No
         report.notes.append(
             "No baseline: absolute figures tell about this machine as much as about the server."
         )
-    if not target.pids:
+    known = names(target.pids)
+    if known:
+        report.notes.append(f"The processor time of the server is that of process {', '.join(known)}.")
+    else:
         report.notes.append("The processor time of the server is not known; see --pid.")
 
 
 # Meanwhile --------------------------------------------------------------------------------------------------
 
 
-async def _until(stop: asyncio.Event, measuring: object, report: Report) -> None:
+async def _until(stop: asyncio.Event, measuring: Coroutine[Any, Any, None], report: Report) -> None:
     """Measure until it is done, or somebody has had enough."""
-    task = asyncio.ensure_future(measuring)  # type: ignore[call-overload]
-    stopping = asyncio.ensure_future(stop.wait())
+    task = asyncio.create_task(measuring)
+    stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -236,7 +269,10 @@ async def _measure(options: Options, target: Side, report: Report, size: int, co
                 "baseline", f"ws://127.0.0.1:{int(await helper.read())}/?vsn=2.0.0", (helper.pid,)
             )
         with progress:
-            told = lambda what, part: progress.update(bar, description=what, completed=part)  # noqa: E731
+
+            def told(what: str, part: float) -> None:
+                progress.update(bar, description=what, completed=part)
+
             await Bench(crew, target, baseline, options=options, report=report, progress=told).run()
 
 
@@ -258,10 +294,10 @@ def _show(report: Report, start: str, *, as_json: bool) -> None:
 def _print_table(report: Report) -> None:
     console = Console(highlight=False)
     if not sys.stdout.isatty():
-        console.width = 200
-    table = Table(title=report.url, title_justify="left")
-    table.add_column("")
-    for name in ("server", "baseline", "ratio", "per server CPU s", "ratio", "client CPU"):
+        console.width = WIDE
+    table = Table(title=report.url, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("per second")
+    for name in ("server", "baseline", "ratio", "per CPU second", "ratio", "client CPU"):
         table.add_column(name, justify="right")
     for row in report.rows:
         table.add_row(*row.cells())

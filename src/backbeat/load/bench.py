@@ -136,8 +136,9 @@ class Bench:
             # any other single row, the sockets of both need not be there at the same time.
             apart = len(rows) == 1 and rows[0].kind is not Kind.LATENCY
             batches = [[side] for side in self._sides] if apart else [self._sides]
+            seated = stage
             for sides in batches:
-                stage = await self._measure(stage, rows, sides)  # noqa: PLW2901 - nobody gets more
+                seated = await self._measure(seated, rows, sides)
 
     async def _probe(self) -> None:
         """See whether one socket can join at all."""

@@ -52,11 +52,14 @@ class Helper:
         )
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, *_: object) -> None:
         process = self._process
         assert process is not None
         assert process.stdin is not None
         process.stdin.close()
+        if kind is not None and process.returncode is None:
+            # What it was told to do may take a while, and nobody waits for it any more.
+            process.kill()
         try:
             async with asyncio.timeout(PATIENCE):
                 await process.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable
@@ -55,6 +56,7 @@ class Crowd:
         self._loop = asyncio.get_running_loop()
         self._members: list[Member] = []
         self._topics: list[tuple[str, list[Member]]] = []
+        self._addresses: list[str] = []
         self._refusals = Refusals()
         self._disturbed = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -152,13 +154,11 @@ class Crowd:
 
     async def _open_one(self, order: Open, frame: bytes, secure: ssl.SSLContext | None) -> Member | None:
         """Open one; None means that there is no sense in trying more."""
-        parts = urlsplit(order.url)
         member = Member(self, order.url, frame)
         self._members.append(member)
-        port = parts.port or (443 if secure else 80)
         try:
             async with asyncio.timeout(order.patience):
-                await self._loop.create_connection(lambda: member, parts.hostname or "", port, ssl=secure)
+                await self._connect(member, order.url, secure)
                 await member.ready
         except TimeoutError:
             step = Step.UPGRADE if member.phase is Phase.OPENING else Step.JOIN
@@ -172,6 +172,29 @@ class Crowd:
             self.refused(Refusal(Step.CONNECT, os.strerror(error.errno) if error.errno else str(error)))
             return None
         return member
+
+    async def _connect(self, member: Member, url: str, secure: ssl.SSLContext | None) -> None:
+        """Connect to the first address of the host that answers; the name is looked up once for all.
+
+        Raises:
+            OSError: none does.
+        """
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+        if not self._addresses:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            self._addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        for address in self._addresses:
+            try:
+                await self._loop.create_connection(
+                    lambda: member, address, port, ssl=secure, server_hostname=host if secure else None
+                )
+            except OSError as error:
+                if isinstance(error, ssl.SSLError) or address == self._addresses[-1]:
+                    raise
+            else:
+                self._addresses = [address]
+                return
 
     async def close(self) -> None:
         """Close all sockets."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["cpu_seconds", "listening_inodes", "owners"]
+__all__ = ["cpu_seconds", "listening_inodes", "names", "owners"]
 
 _PROC: Final = Path("/proc")
 _LISTEN: Final = "0A"
@@ -34,6 +34,15 @@ def cpu_seconds(pids: Sequence[int]) -> float | None:
     except OSError:
         return None
     return ticks / os.sysconf("SC_CLK_TCK") if pids else None
+
+
+def names(pids: Iterable[int]) -> list[str]:
+    """What processes are called, with their numbers, as far as it is known."""
+    found = []
+    for pid in pids:
+        with suppress(OSError):
+            found.append(f"{pid} ({(_PROC / str(pid) / 'comm').read_text().strip()})")
+    return found
 
 
 def owners(port: int) -> list[int]:

@@ -133,8 +133,8 @@ class Row:
         if figure is None:
             return ""
         if figure.p50 is not None and figure.p99 is not None:
-            return f"p50 {figure.p50:.2f} ms, p99 {figure.p99:.2f} ms"
-        return f"{AT_LEAST if figure.bounded else ''}{figure.rate:,.0f} {self.workload.unit}"
+            return f"{figure.p50:.2f} / {figure.p99:.2f}"
+        return f"{AT_LEAST if figure.bounded else ''}{figure.rate:,.0f}"
 
     def _ratio(self) -> str:
         if self.ratio is None or self.target is None or self.baseline is None:
@@ -153,7 +153,7 @@ class Row:
                     "is worth nothing."
                 )
         if self.workload.kind is Kind.LATENCY and self.target is not None:
-            yield f"{self.workload.label}: {self.target.rate:,.0f} deliveries/s; a low ratio is good."
+            yield f"Latency is that of {self.target.rate:,.0f} deliveries per second; a low ratio is good."
 
     def as_json(self) -> dict[str, Any]:
         """The row for machines."""

@@ -67,16 +67,15 @@ class Workload:
         """What the row is called."""
         match self.kind:
             case Kind.FANOUT:
-                flight = "one message" if self.window == 1 else f"{self.window} messages"
-                return f"one topic, {self.stage.members:,} members, {flight} in flight"
+                return f"deliveries: one topic, {self.stage.members:,} members, {self.window} in flight"
             case Kind.TOPICS:
-                return f"{self.stage.topics:,} topics x {self.stage.members} members"
+                return f"deliveries: {self.stage.topics:,} topics x {self.stage.members} members"
             case Kind.HEARTBEATS:
-                return f"heartbeats and replies, {self.stage.sockets:,} sockets"
+                return f"heartbeats and replies: {self.stage.sockets:,} sockets"
             case Kind.JOINS:
-                return f"handshakes with a join, {self.stage.sockets:,} sockets"
+                return f"handshakes with a join: {self.stage.sockets:,} sockets"
             case Kind.LATENCY:
-                return f"latency at a fixed rate, {self.stage.members:,} members"
+                return f"latency p50 / p99 in ms: {self.stage.members:,} members"
 
     @property
     def unit(self) -> str:

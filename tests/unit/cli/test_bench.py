@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backbeat.cli.bench import bench, command_for, is_here, kinds_of, plan
+from backbeat.cli.bench import bench, command_for, is_here, kinds_of, others_are_busy, plan
 from backbeat.errors import BackbeatError, ConfigurationError
 from backbeat.load.workload import ROWS, Kind
 
@@ -41,6 +41,12 @@ def test_numbers_that_make_no_sense_are_refused(arguments: dict[str, float]) -> 
         bench(**arguments)  # type: ignore[arg-type]
 
 
+def test_a_process_that_is_not_there_is_refused() -> None:
+    """Its processor time would be missing without a word."""
+    with pytest.raises(ConfigurationError, match="no process 1073741824"):
+        bench(pid=2**30)
+
+
 def test_rows_shrink_to_the_files_that_may_be_open() -> None:
     """And that is said."""
     rows, (note,) = plan(1000, processes=1, files=1064)
@@ -52,6 +58,13 @@ def test_nothing_shrinks_where_there_is_room() -> None:
     """As on most machines, or with more processes."""
     assert plan(1000, processes=1, files=20_000) == (list(ROWS), [])
     assert plan(1000, processes=4, files=5000) == (list(ROWS), [])
+
+
+def test_a_busy_machine_is_told() -> None:
+    """Figures are lower then."""
+    assert others_are_busy(2.0, 2) == []
+    (note,) = others_are_busy(5.25, 2)
+    assert "5.2 on 2 processors" in note
 
 
 def test_the_command_to_paste_names_the_port() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backbeat.load.processes import cpu_seconds, listening_inodes
+from backbeat.load.processes import cpu_seconds, listening_inodes, names
 
 TABLE = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -21,3 +21,4 @@ def test_nothing_is_known_of_nobody() -> None:
     """Nor of a process that is gone."""
     assert cpu_seconds([]) is None
     assert cpu_seconds([2**30]) is None
+    assert names([2**30]) == []

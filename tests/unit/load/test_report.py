@@ -30,14 +30,14 @@ def remarks(*rows: Row) -> str:
 def test_a_row_compares_with_the_baseline() -> None:
     """By the clock, and by what a second of processor time is enough for."""
     row = Row(FANOUT, figure(3000, server_cpu=1.0), figure(1000, server_cpu=0.5))
-    assert row.cells()[1:] == ["3,000 deliveries/s", "1,000 deliveries/s", "3.00", "3,000", "1.50", "50%"]
+    assert row.cells()[1:] == ["3,000", "1,000", "3.00", "3,000", "1.50", "50%"]
 
 
 def test_the_limit_of_the_client_is_no_figure_of_the_server() -> None:
     """It could do more, and so the ratio is a bound; or there is none."""
     assert Row(FANOUT, figure(3000, BUSY), figure(1000)).cells()[1:4] == [
-        "≥ 3,000 deliveries/s",
-        "1,000 deliveries/s",
+        "≥ 3,000",
+        "1,000",
         "≥ 3.00",
     ]
     assert Row(FANOUT, figure(3000), figure(1000, BUSY)).cells()[3] == "≤ 3.00"
@@ -54,8 +54,8 @@ def test_without_a_baseline_there_is_no_ratio() -> None:
 def test_latencies_are_percentiles() -> None:
     """The ratio is that of the medians."""
     row = Row(LATENCY, figure(5000, p50=1.5, p99=4.0), figure(5000, p50=1.0, p99=2.0))
-    assert row.cells()[1:4] == ["p50 1.50 ms, p99 4.00 ms", "p50 1.00 ms, p99 2.00 ms", "1.50"]
-    assert "5,000 deliveries/s" in remarks(row)
+    assert row.cells()[1:4] == ["1.50 / 4.00", "1.00 / 2.00", "1.50"]
+    assert "5,000 deliveries per second" in remarks(row)
 
 
 def test_what_is_lost_or_repeated_is_said_and_costs_the_verdict() -> None:

@@ -8,14 +8,14 @@ from backbeat.load.workload import ROWS, Kind, Stage, Workload, fitted, scaled, 
 def test_the_table_has_the_rows_of_the_full_benchmark() -> None:
     """In its words."""
     assert [row.label for row in ROWS] == [
-        "one topic, 1,000 members, one message in flight",
-        "one topic, 1,000 members, 8 messages in flight",
-        "one topic, 5,000 members, 4 messages in flight",
-        "one topic, 100 members, 32 messages in flight",
-        "1,000 topics x 10 members",
-        "heartbeats and replies, 1,000 sockets",
-        "handshakes with a join, 1,000 sockets",
-        "latency at a fixed rate, 1,000 members",
+        "deliveries: one topic, 1,000 members, 1 in flight",
+        "deliveries: one topic, 1,000 members, 8 in flight",
+        "deliveries: one topic, 5,000 members, 4 in flight",
+        "deliveries: one topic, 100 members, 32 in flight",
+        "deliveries: 1,000 topics x 10 members",
+        "heartbeats and replies: 1,000 sockets",
+        "handshakes with a join: 1,000 sockets",
+        "latency p50 / p99 in ms: 1,000 members",
     ]
 
 
