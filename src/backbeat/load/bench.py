@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from backbeat.load.crew import Crew
-from backbeat.load.orders import Answer, Close, Open, Opened, Order, Ran, Run, Settle, Settled
+from backbeat.load.orders import Answer, Close, Closed, Open, Opened, Order, Ran, Run, Settle, Settled
 from backbeat.load.processes import cpu_seconds
 from backbeat.load.refusals import Refusals
 from backbeat.load.report import Figure, Report, Row
@@ -114,6 +114,7 @@ class Bench:
         self._step = 0
         self._room: int | None = None
         self._mute = ""
+        self._rate = 0.0
         report.planned = sum(len(rows) for _, rows in self._stages)
 
     async def run(self) -> None:
@@ -165,7 +166,10 @@ class Bench:
                 if side.name in seats:
                     await self._row(row, side, seats)
         for name, each in seats.items():
-            await self._crew.ask({number: Close(name) for number in range(len(each.shares))})
+            closed = await self._ask({number: Close(name) for number in range(len(each.shares))}, Closed)
+            if name == self._target.name:
+                for answer in closed:
+                    self._report.refusals.update(answer.refusals)
         return stage
 
     def _advance(self, what: str) -> None:
@@ -229,10 +233,14 @@ class Bench:
             self._skip(workload, self._mute)
             return
         row = self._place(workload, seats.stage if side is self._target else None)
+        if side is not self._target and row.target is None:
+            return
         if workload.kind is Kind.JOINS:
             figure: Figure | None = seats.figure
         elif workload.kind is Kind.LATENCY:
-            rate = await self._pace(all_seats)
+            if side is self._target:
+                self._rate = await self._pace(all_seats)
+            rate = self._rate
             figure = await self._figure(workload, side, seats, self._options.seconds, rate) if rate else None
         else:
             figure = await self._figure(workload, side, seats, self._options.seconds)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -128,8 +129,13 @@ class Crew:
                         os.close(fd)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stack.__aexit__(kind, error, traceback)
 
     async def ask(self, orders: Mapping[int, Order]) -> list[Answer]:
         """Give each process an order, and wait for all answers.

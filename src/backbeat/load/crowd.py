@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from backbeat.load.histogram import Histogram
 from backbeat.load.member import Member, Phase
-from backbeat.load.orders import Open, Opened, Ran, Run, Settle, Settled
+from backbeat.load.orders import Closed, Open, Opened, Ran, Run, Settle, Settled
 from backbeat.load.processes import cpu_seconds
 from backbeat.load.receipts import Receipts
 from backbeat.load.refusals import Refusal, Refusals, Step
@@ -196,7 +196,7 @@ class Crowd:
                 self._addresses = [address]
                 return
 
-    async def close(self) -> None:
+    async def close(self) -> Closed:
         """Close all sockets."""
         for member in self._members:
             member.close()
@@ -209,6 +209,7 @@ class Crowd:
             member.abort()
         self._members.clear()
         self._topics.clear()
+        return Closed(self._refused())
 
     # Measuring ----------------------------------------------------------------------------------------------
 

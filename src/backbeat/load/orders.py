@@ -143,7 +143,13 @@ class Settled(msgspec.Struct, tag=True):
 
 
 class Closed(msgspec.Struct, tag=True):
-    """The sockets are closed."""
+    """The sockets are closed.
+
+    Attributes:
+        refusals: what was refused since the last answer, and how often.
+    """
+
+    refusals: list[tuple[Refusal, int]]
 
 
 Answer = Opened | Ran | Settled | Closed

@@ -23,7 +23,7 @@ import msgspec
 import uvloop
 
 from backbeat.load.crowd import Crowd
-from backbeat.load.orders import Answer, Close, Closed, Open, Order, Run, Settle
+from backbeat.load.orders import Answer, Close, Open, Order, Run, Settle
 
 __all__ = ["main", "raise_file_limit"]
 
@@ -58,8 +58,7 @@ class Worker:
             case Settle():
                 return await self._crowds[order.side].settle(order)
             case Close():
-                await self._crowds.pop(order.side).close()
-                return Closed()
+                return await self._crowds.pop(order.side).close()
 
     def hear(self, process: int, pipe: int) -> None:
         """Read what another process tells."""

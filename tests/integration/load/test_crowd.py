@@ -189,8 +189,8 @@ async def test_a_refusal_ends_the_measurement(server: type[Faulty], refusal: Ref
     async with joined(server) as crowd:
         run = Run("server", Kind.FANOUT, "0badcafe", time.monotonic_ns(), 0.0, 50.0, 2, [MEMBERS])
         ran = await crowd.measure(run)
-        settled = await crowd.settle(Settle("server", None, 0.1))
-        assert sum(number for each, number in ran.refusals + settled.refusals if each == refusal) == count
+        closed = await crowd.close()
+    assert sum(number for each, number in ran.refusals + closed.refusals if each == refusal) == count
 
 
 class Script(asyncio.Protocol):
