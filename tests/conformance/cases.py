@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import groupby
 from typing import Final
 
 from backbeat.websocket.frames import CloseCode, Opcode, client_frame, close_payload
@@ -112,9 +113,10 @@ class Case:
         """What has to come back, in words."""
         if self.informational:
             return "Anything: the suite only notes it"
-        parts = [_told(opcode, payload) for opcode, payload in self.answer[:2]]
-        if len(self.answer) > 2:
-            parts.append(f"{len(self.answer) - 2} more")
+        parts = []
+        for told, group in groupby(_told(opcode, payload) for opcode, payload in self.answer):
+            times = len(list(group))
+            parts.append(told if times == 1 else f"{times} times {told}")
         codes = " or ".join("without a code" if code == 1005 else str(code) for code in self.codes)
         return ", ".join([*parts, f"close {codes}"])
 

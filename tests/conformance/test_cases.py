@@ -9,6 +9,9 @@ from tests.conformance.cases import Case
 from tests.conformance.document import PAGE, page
 from tests.conformance.run import CASES, Result, run
 
+# They are run by whichever test is first.
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Result]:
