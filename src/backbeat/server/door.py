@@ -70,6 +70,7 @@ class Door(HttpToolsProtocol):
         self._since = 0.0
         self._received = 0
         self._alarm: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         # Bytes since httptools last told of something, and those of the head it has told of.
         self._untold = 0
         self._head_size = 0
@@ -91,6 +92,7 @@ class Door(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
         self._await(None)
+        self._read_again()
         if self._place is not None:
             self._entrance.leave(self._place)
             self._place = None
@@ -116,6 +118,26 @@ class Door(HttpToolsProtocol):
                 self._refuse(reasons.HEAD_TOO_LARGE)
         if self._wait is None and self._at_rest and not self._refused:
             self._await(_Wait.HEAD)
+
+    def pause_writing(self) -> None:
+        """The client does not read its answers: it has some time to begin."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._limits.message_timeout, self._drop)
+
+    def resume_writing(self) -> None:
+        """It reads."""
+        self._read_again()
+        super().resume_writing()
+
+    def _read_again(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def _drop(self) -> None:
+        self._realtime.metrics.slow_readers += 1
+        log.warning("slow reader dropped", address=self._place)
+        self.transport.abort()
 
     # What httptools tells -----------------------------------------------------------------------------------
 

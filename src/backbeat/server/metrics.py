@@ -83,7 +83,7 @@ class Metrics:
         bytes_in: bytes read from sockets.
         bytes_out: bytes written to sockets.
         payload_sizes: bytes of each broadcast.
-        slow_readers: sockets dropped because they did not read.
+        slow_readers: connections dropped because they did not read.
         closes: sockets that the server closed or cut, by what for.
         frames_dropped: frames that broke the protocol, by code.
         refusals: refused connects, joins, tokens, pushes and requests, by code.
@@ -209,7 +209,10 @@ FAMILIES: Final = (
     Family("backbeat_connects_total", "counter", "Sockets that were ever opened.", "connects"),
     Family("backbeat_users", "gauge", "Sockets that have joined a channel; the limit counts these."),
     Family(
-        "backbeat_slow_readers_total", "counter", "Sockets dropped for reading too slowly.", "slow_readers"
+        "backbeat_slow_readers_total",
+        "counter",
+        "Connections dropped for reading too slowly.",
+        "slow_readers",
     ),
     Family("backbeat_closes_total", "counter", "Sockets that the server closed, by code.", "closes"),
     Family("backbeat_write_buffer_bytes", "gauge", "Bytes that wait for clients to read them."),

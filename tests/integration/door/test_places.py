@@ -6,10 +6,13 @@ import asyncio
 import json
 import socket
 import struct
+from collections.abc import Mapping
 
+import pytest
 from structlog.testing import capture_logs
-from tests.integration.door.conftest import SECRET, Port, get, port, upgrade
+from tests.integration.door.conftest import KEY, SECRET, Port, get, port, upgrade
 
+from backbeat.postgres.authorize import Permissions
 from backbeat.server.entrance import ConnectionSettings
 
 
@@ -126,3 +129,31 @@ async def test_a_key_may_be_offered_as_a_subprotocol(plain: Port) -> None:
             assert (await line.answer()).code == "InvalidAPIKey"
     assert (answer.status, answer.headers["sec-websocket-protocol"]) == (101, "phoenix")
     assert not any(secret in repr(lines) for secret in ("c2Jf", "sb_publishable_y", SECRET))
+
+
+@pytest.mark.parametrize("trusted", [(), ("127.0.0.1",)], ids=["anybody", "a trusted proxy"])
+async def test_policies_believe_no_address_but_that_of_a_trusted_proxy(
+    trusted: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over HTTP and on a socket alike; other `x-*` headers are the client's own and are passed on."""
+    asked: list[Mapping[str, str]] = []
+
+    async def probe(_: str, __: object, headers: Mapping[str, str], *, presence: bool) -> Permissions:
+        assert presence in (True, False)
+        asked.append(headers)
+        return Permissions.all()
+
+    own = ("X-Forwarded-For: 1.2.3.4", "X-Device: 7")
+    async with port(connections=ConnectionSettings(trusted_proxies=trusted)) as server:
+        monkeypatch.setattr(server.realtime.authorizer, "probe", probe)
+        async with server.line() as line:
+            body = b'{"messages":[{"topic":"x","event":"e","payload":{},"private":true}]}'
+            more = (f"apikey: {KEY}", "Content-Type: application/json", f"Content-Length: {len(body)}")
+            line.send(get("/api/broadcast", *own, *more).replace(b"GET", b"POST", 1) + body)
+            assert (await line.answer()).status == 202
+        async with server.line() as line:
+            await line.opened(*own)
+            line.push("realtime:x", "phx_join", {"config": {"private": True}})
+            assert (await line.message())[4]["status"] == "ok"
+    expected = {"x-device": "7"} | ({"x-forwarded-for": "1.2.3.4"} if trusted else {})
+    assert asked == [expected, expected]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 
-from tests.integration.door.conftest import KEY, get, impatient, port, upgrade
+from tests.integration.door.conftest import KEY, PATIENCE, get, impatient, port, upgrade
 
 
 async def test_a_connection_that_says_nothing_is_closed() -> None:
@@ -61,6 +61,17 @@ async def test_a_slow_body_is_read_to_its_end() -> None:
             line.send(body[start : start + 200])
             await asyncio.sleep(0.06)
         assert (await line.answer()).status == 202
+
+
+async def test_whoever_does_not_read_its_answers_is_dropped() -> None:
+    """A connection could be held like that as well as with half a request."""
+    async with port(connections=impatient()) as server, server.line() as line:
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(PATIENCE):
+            while not server.metrics.slow_readers:
+                line.send(get("/api/openapi") * 100)
+                await asyncio.sleep(0.01)
+        await server.until_places(0)
 
 
 async def test_an_open_socket_outlives_the_handshake_timeout() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from backbeat.cli import app
+from backbeat.server.addresses import Proxies
+from backbeat.server.origins import Origins
 
 REQUIRED = ["--database-url", "postgresql://x", "--jwt-secret", "s" * 32]
 
@@ -60,3 +62,17 @@ def test_limits_are_settings_like_all_others(monkeypatch: pytest.MonkeyPatch) ->
     limits = parsed("--max-concurrent-users", "3")["limits"]
     assert (limits.max_events_per_second, limits.max_concurrent_users) == (7, 3)
     assert limits.max_joins_per_second == 100
+
+
+def test_lists_are_written_with_commas_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As flags, in the environment, and in the file."""
+    pages = ("https://a.example", "https://b.example")
+    one_by_one = parsed("--allowed-origins", pages[0], "--allowed-origins", pages[1])["connections"]
+    with_comma = parsed("--allowed-origins", ",".join(pages))["connections"]
+    monkeypatch.setenv("BACKBEAT_TRUSTED_PROXIES", "10.0.0.1,10.0.0.2")
+    write_file(f"[serve]\nallowed-origins = {list(pages)}\nmax-connections = 7\n")
+    from_file = parsed()["connections"]
+    assert one_by_one.allowed_origins == from_file.allowed_origins == pages
+    assert all(Origins(each.allowed_origins).allow(pages[1]) for each in (one_by_one, with_comma, from_file))
+    assert Proxies(from_file.trusted_proxies).names == ["10.0.0.1/32", "10.0.0.2/32"]
+    assert (from_file.max_connections, from_file.max_headers) == (7, 100)
