@@ -210,8 +210,7 @@ class Socket(asyncio.Protocol):
         """The server stops: channels are told, and clients reconnect after 1012. Called by uvicorn."""
         for channel in list(self.channels.values()):
             channel.farewell()
-        gone = closings.RESTARTING
-        self.close(CloseCode(gone.code), gone.text, name=gone.name)
+        self.end(closings.RESTARTING)
 
     # Opening ------------------------------------------------------------------------------------------------
 
@@ -382,13 +381,7 @@ class Socket(asyncio.Protocol):
     # Closing ------------------------------------------------------------------------------------------------
 
     def end(self, closing: Closing) -> None:
-        """Send the client away, and say so in the log.
-
-        Args:
-            closing: why.
-        """
-        if self._closing is None:
-            log.info("socket closed", code=closing.name, reason=closing.text, **self._whence)
+        """Close for one of the reasons that have a name; see `close`."""
         self.close(CloseCode(closing.code), closing.text, name=closing.name)
 
     def close(self, code: CloseCode, reason: str, *, name: str | None = None) -> None:
@@ -401,7 +394,11 @@ class Socket(asyncio.Protocol):
         """
         if self._transport is None or self._transport.is_closing() or self._closing is not None:
             return
-        self._server.metrics.closes[name or code.name] += 1
+        name = name or code.name
+        self._server.metrics.closes[name] += 1
+        if name != closings.RESTARTING.name:
+            # One line for each socket tells nobody more than the end of the server does.
+            log.info("socket closed", code=name, reason=reason, **self._whence)
         self._leave_channels()
         if self._parser is None:
             self._transport.close()
