@@ -127,7 +127,7 @@ class Member(asyncio.Protocol):
         else:
             was_whole = self._whole
             digest = read(self._parser.feed(data), crowd.run)
-            self._whole = self._parser.idle
+            self._whole = self._parser.unfinished is None
             if was_whole and self._whole:
                 crowd.chunk, crowd.digest = data, digest
         for other in digest.others:

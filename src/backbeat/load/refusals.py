@@ -22,6 +22,8 @@ _LIMITS: Final = (
     reasons.JOIN_LIMIT_CONNECT,
     reasons.JOIN_LIMIT,
     reasons.CONNECTION_LIMIT,
+    reasons.CONNECTIONS_LIMIT,
+    reasons.ADDRESS_LIMIT,
     reasons.CHANNEL_LIMIT,
     reasons.EVENTS_LIMIT,
 )

@@ -277,11 +277,6 @@ class FrameParser:
         return f"<FrameParser: {state}>"
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing is kept of what was fed: the next byte begins a message."""
-        return self._pending is None and self._message is None and not self.ended
-
-    @property
     def unfinished(self) -> bytearray | None:
         """What a frame or a message that has begun and not ended is kept in; None between two of them.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.certificates import certificate
 
 from backbeat.load.baseline import Connection
 from backbeat.load.crowd import Crowd
@@ -81,11 +84,14 @@ class Ending(Faulty):
 
 
 @asynccontextmanager
-async def serving(protocol: Callable[[], asyncio.BaseProtocol]) -> AsyncIterator[str]:
+async def serving(
+    protocol: Callable[[], asyncio.BaseProtocol], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """A server; its URL."""
-    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0, ssl=tls)
     async with server:
-        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/?vsn=2.0.0"
+        place = f"localhost:{server.sockets[0].getsockname()[1]}/?vsn=2.0.0"
+        yield f"wss://{place}" if tls else f"ws://{place}"
 
 
 @asynccontextmanager
@@ -276,3 +282,32 @@ async def test_a_port_without_tls_is_told() -> None:
     async with serving(lambda: Script(lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n", hang_up=True)) as url:
         opened = await Crowd().open(opening(url.replace("ws:", "wss:")))
     assert {refusal.step for refusal, _ in opened.refusals} == {Step.TLS}
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    """What a server for localhost speaks TLS with; its certificate is in the folder of the test."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate(tmp_path))
+    return context
+
+
+async def test_a_certificate_that_is_trusted_is_joined_over(
+    tls: ssl.SSLContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name in the URL, though the name was looked up before."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    async with serving(lambda: Connection({}), tls) as url:
+        crowd = Crowd()
+        opened = await crowd.open(opening(url))
+        await crowd.close()
+    assert (opened.joined, opened.refusals) == ([MEMBERS], [])
+
+
+async def test_a_certificate_that_is_not_trusted_is_told(tls: ssl.SSLContext) -> None:
+    """In the words of OpenSSL."""
+    async with serving(lambda: Connection({}), tls) as url:
+        opened = await Crowd().open(opening(url))
+    ((refusal, _),) = opened.refusals
+    assert refusal.step is Step.TLS
+    assert "certificate" in refusal.text

@@ -282,16 +282,6 @@ def test_the_parser_says_what_it_waits_for() -> None:
     assert repr(parser) == "<FrameParser: 1 bytes pending, 3 bytes of fragments>"
 
 
-def test_the_parser_is_idle_between_messages() -> None:
-    """Neither in the middle of a frame or of a message, nor after the end."""
-    parser = FrameParser(max_message=LIMIT)
-    states = []
-    for piece in (sent(TEXT, b"abc"), sent(TEXT, b"abc", fin=False), sent(0, b"d"), b"\x81", closing(1000)):
-        parser.feed(piece)
-        states.append(parser.idle)
-    assert states == [True, False, True, False, False]
-
-
 @pytest.mark.parametrize("event", [Text(b"secret"), Binary(b"secret"), Ping(b"secret")])
 def test_payloads_stay_out_of_logs(event: Text | Binary | Ping) -> None:
     """Neither `repr` nor rich shows what a message contains: it may be a token."""
