@@ -22,6 +22,7 @@ BENCHES = {
     ),
     "frames": (),
     "joins": ("--joins", "20", "--rounds", "1"),
+    "storm": ("--connections", "200", "--rooms", "20", "--rounds", "1"),
     "slow_reader": ("--messages", "500", "--rounds", "1"),
 }
 """Each with the options that make it short."""
