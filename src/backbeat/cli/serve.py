@@ -9,6 +9,7 @@ import structlog
 from cyclopts import Parameter
 
 from backbeat.cli import logs
+from backbeat.cli.open_files import within_open_files
 from backbeat.cli.process import interruptible, run
 from backbeat.errors import Retry, StartError
 from backbeat.postgres.database import inspect
@@ -132,6 +133,7 @@ def serve(
         connections=connections,
         limits=limits,
     )
+    settings = within_open_files(settings)
     tls = tls_context(tls_cert, tls_key)
     listeners = listen(host, port, flag="--port")
     try:
