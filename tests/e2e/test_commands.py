@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -16,7 +17,11 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import websockets.exceptions
+import websockets.sync.client
+from tests.certificates import certificate
 from tests.e2e.conftest import BACKBEAT, Dev, Program, free_ports
+from websockets.typing import Origin
 
 from backbeat.local.postgres import EmbeddedPostgres
 
@@ -221,6 +226,24 @@ def test_help_names_every_flag() -> None:
     assert ended.returncode == 0
     for flag in ("--database-url", "--jwt-secret", "--host", "--port", "--explain", "--publication"):
         assert flag in ended.stdout
+
+
+def test_serve_faces_the_internet_by_itself(tmp_path: Path) -> None:
+    """HTTPS and wss with a certificate, for the pages on a list; without a database, public channels work."""
+    cert, key = certificate(tmp_path)
+    (port,) = free_ports(1)
+    command = [BACKBEAT, "serve", "--database-url", "postgresql://x@127.0.0.1:1/x", "--jwt-secret", SECRET]
+    more = ["--publishable-key", ANON, "--port", str(port), "--tls-cert", str(cert), "--tls-key", str(key)]
+    trusting = ssl.create_default_context(cafile=cert)
+    where = f"wss://localhost:{port}/realtime/v1/websocket?apikey={ANON}&vsn=2.0.0"
+    command += [*more, "--allowed-origins", "https://app.example.com,https://*.example.org"]
+    with Program(command, ready=f"https://127.0.0.1:{port}"):
+        for origin in ("https://app.example.com", "https://www.example.org"):
+            with websockets.sync.client.connect(where, ssl=trusting, origin=Origin(origin)) as page:
+                page.send('[null,"1","phoenix","heartbeat",{}]')
+                assert json.loads(page.recv(timeout=10))[4]["status"] == "ok"
+        with pytest.raises(websockets.exceptions.InvalidStatus, match="403"):
+            websockets.sync.client.connect(where, ssl=trusting, origin=Origin("https://evil.example"))
 
 
 def test_migrate_and_serve_beside_an_existing_database(other_postgres: EmbeddedPostgres) -> None:
