@@ -28,6 +28,9 @@ __all__ = ["Crowd"]
 AT_ONCE: Final = 64
 """Sockets that are opened at the same time."""
 
+OURS: Final = 0
+"""The process that sends is the first of those that share a topic."""
+
 GOODBYE: Final = 2.0
 """Seconds a server has to close its connections before they are cut."""
 
@@ -66,7 +69,6 @@ class Crowd:
         self._sent: list[int] = []
         self._turn = 0
         self._window: Window | None = None
-        self._process = 0
         self._own = 1
         self._on_wake: Callable[[], None] = self._arrived.set
         self._beating = self._pacing = False
@@ -218,17 +220,18 @@ class Crowd:
         self._reset(order)
         await asyncio.sleep(max(0.0, order.begin / 1e9 - time.monotonic()))
         self._start(order)
-        await self._undisturbed(order.warm)
+        if order.warm:
+            await self._undisturbed(order.warm)
         began, cpu, server = time.monotonic(), time.process_time(), cpu_seconds(order.pids)
         count = self._count(order.kind)
+        self._histogram = Histogram()
         await self._undisturbed(order.seconds)
         count = self._count(order.kind) - count
         seconds = time.monotonic() - began
         ended, cpu = cpu_seconds(order.pids), time.process_time() - cpu
         server_cpu = ended - server if ended is not None and server is not None else None
         self._stop()
-        counts = dict(self._histogram.counts)
-        return Ran(count, seconds, cpu, server_cpu, sum(self._sent), counts, self._refused())
+        return Ran(count, seconds, cpu, server_cpu, sum(self._sent), self._refused())
 
     def _reset(self, order: Run) -> None:
         self.run = order.run.encode()
@@ -257,7 +260,6 @@ class Crowd:
         elif order.process == 0 or order.kind is Kind.TOPICS:
             self._window = Window(order.window, order.members)
             self._on_wake = self._pump
-            self._process = order.process if order.kind is Kind.FANOUT else 0
             self._pump()
         else:
             self._on_wake = self._report
@@ -300,9 +302,9 @@ class Crowd:
         window = self._window
         if window is None:
             return
-        window.arrived(self._process, self.delivered // window.members[self._process])
+        window.arrived(OURS, self.delivered // window.members[OURS])
         self._send(window.take(), time.monotonic_ns())
-        self.wake_at = window.next_look(self._process)
+        self.wake_at = window.next_look(OURS)
 
     def _send(self, count: int, due: int) -> None:
         """Send messages, to one topic after the other; those of one topic in one write."""
@@ -358,6 +360,8 @@ class Crowd:
             expected,
             sum(each.missing(count) for each, count in receipts) + sum(m.awaiting for m in members),
             sum(each.repeated for each, _ in receipts) + self._strange_replies,
+            # What was under way when the sending ended is among them: nothing slow is left out.
+            dict(self._histogram.counts),
             self._refused(),
         )
 

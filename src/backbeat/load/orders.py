@@ -113,8 +113,7 @@ class Ran(msgspec.Struct, tag=True):
         cpu: seconds of processor time of this process in them.
         server_cpu: the same of the server, if it is known.
         sent: messages sent in the whole run.
-        latencies: how many took how long, as `Histogram.counts`.
-        refusals: what was refused, and how often.
+            refusals: what was refused, and how often.
     """
 
     count: int
@@ -122,7 +121,6 @@ class Ran(msgspec.Struct, tag=True):
     cpu: float
     server_cpu: float | None
     sent: int
-    latencies: dict[int, int]
     refusals: list[tuple[Refusal, int]]
 
 
@@ -133,12 +131,14 @@ class Settled(msgspec.Struct, tag=True):
         expected: how many deliveries, or replies, there should be.
         missing: how many did not come.
         repeated: how many came again.
+    latencies: how many took how long, as `Histogram.counts`.
         refusals: what was refused meanwhile, and how often.
     """
 
     expected: int
     missing: int
     repeated: int
+    latencies: dict[int, int]
     refusals: list[tuple[Refusal, int]]
 
 

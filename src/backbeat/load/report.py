@@ -48,7 +48,7 @@ class Figure:
     def of(cls, ran: Sequence[Ran], settled: Sequence[Settled]) -> Figure:
         """Add up what processes have measured."""
         histogram = Histogram()
-        for each in ran:
+        for each in settled:
             histogram.update(each.latencies)
         server_cpu = ran[0].server_cpu
         return cls(

@@ -59,9 +59,9 @@ class Players(Crew):
                 return Opened(joined, 1.0, 0.5, [(FULL, refused)] if refused else [])
             case Run():
                 refusals = [] if self._messages or order.kind is Kind.HEARTBEATS else [(FLOOD, 1)]
-                return Ran(self._rates.get(order.side, 100), 1.0, 0.5, None, 7, {5: 1}, refusals)
+                return Ran(self._rates.get(order.side, 100), 1.0, 0.5, None, 7, refusals)
             case Settle():
-                return Settled(70, 0, 0, [])
+                return Settled(70, 0, 0, {5: 1}, [])
             case Close():
                 return Closed([])
 

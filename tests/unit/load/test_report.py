@@ -95,10 +95,10 @@ def test_the_note_of_a_row_stands_where_its_figure_would() -> None:
 def test_processes_are_added_up() -> None:
     """Rates and losses are sums; the busiest process counts; latencies are put together."""
     ran = [
-        Ran(count=100, seconds=2.0, cpu=1.0, server_cpu=1.5, sent=5, latencies={10: 1}, refusals=[]),
-        Ran(count=300, seconds=2.0, cpu=1.8, server_cpu=None, sent=0, latencies={30: 2}, refusals=[]),
+        Ran(count=100, seconds=2.0, cpu=1.0, server_cpu=1.5, sent=5, refusals=[]),
+        Ran(count=300, seconds=2.0, cpu=1.8, server_cpu=None, sent=0, refusals=[]),
     ]
-    settled = [Settled(100, 1, 0, []), Settled(300, 0, 2, [])]
+    settled = [Settled(100, 1, 0, {10: 1}, []), Settled(300, 0, 2, {30: 2}, [])]
     assert Figure.of(ran, settled) == Figure(
         rate=200.0,
         client_cpu=0.9,
