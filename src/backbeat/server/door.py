@@ -64,6 +64,7 @@ class Door(HttpToolsProtocol):
         self._place: str | None = None
         self._trusted = False
         self._refused = False
+        self._lingers = False
         self._breach: Reason | None = None
         # What we wait for, since when, how much of it has come, and who looks when it is late.
         self._wait: _Wait | None = None
@@ -87,7 +88,11 @@ class Door(HttpToolsProtocol):
             self._place = place
             self._await(_Wait.HEAD)
         else:
+            self._entrance.lingering += 1
+            self._lingers = True
             self._refuse(place, address=peer)
+            if self._entrance.crowded:
+                transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give the place back."""
@@ -96,6 +101,8 @@ class Door(HttpToolsProtocol):
         if self._place is not None:
             self._entrance.leave(self._place)
             self._place = None
+        if self._lingers:
+            self._entrance.lingering -= 1
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

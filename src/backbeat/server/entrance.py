@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from backbeat.errors import ConfigurationError
 from backbeat.protocol import reasons
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from backbeat.protocol.reasons import Reason
 
 __all__ = ["ConnectionSettings", "Entrance"]
+
+FEW: Final = 16
+"""Refused connections that may linger however few places there are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +92,8 @@ class Entrance:
         self.proxies = Proxies(settings.trusted_proxies)
         self.total = 0
         """Places taken."""
+        self.lingering = 0
+        """Connections that got no place and are being told so."""
         self._taken: Counter[str] = Counter()
 
     def __repr__(self) -> str:
@@ -130,6 +135,14 @@ class Entrance:
             return reason
         self._forget(place)
         return name
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many are being told that there is no place that the next has to go without a word.
+
+        Each of them holds an open file until it has read the answer, and a flood would hold them all.
+        """
+        return self.lingering > max(FEW, self.total // 10)
 
     def leave(self, place: str) -> None:
         """Give a place back."""

@@ -7,10 +7,11 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import pytest
 from structlog.testing import capture_logs
-from tests.integration.door.conftest import KEY, SECRET, Port, get, port, upgrade
+from tests.integration.door.conftest import KEY, PATIENCE, SECRET, Port, get, port, upgrade
 
 from backbeat.postgres.authorize import Permissions
 from backbeat.server.entrance import ConnectionSettings
@@ -54,6 +55,27 @@ async def test_one_connection_too_many_is_told_to_come_back_later() -> None:
         await server.until_places(0)
         async with server.line() as third:
             await third.opened()
+
+
+async def test_a_flood_of_refused_connections_holds_only_so_many_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some have time to read why, the others are cut off; when they are gone nothing is left of them."""
+    monkeypatch.setattr("backbeat.server.door.LINGER", 60.0)
+    async with port(connections=ConnectionSettings(max_connections=1)) as server, server.line() as first:
+        await first.opened()
+        with ExitStack() as stack:
+            for _ in range(90):
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.number)))
+            async with asyncio.timeout(PATIENCE):
+                while server.metrics.refusals["TooManyConnections"] < 90:
+                    await asyncio.sleep(0.01)
+                while server.realtime.entrance.crowded:
+                    await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE):
+            while server.realtime.entrance.lingering:
+                await asyncio.sleep(0.01)
+        assert await first.beats()
 
 
 async def test_one_connection_too_many_of_an_address_is_refused() -> None:
