@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import time
 
 import structlog
+import uvloop
 from tests.conformance.cases import Verdict
 from tests.conformance.document import PAGE, page
 from tests.conformance.run import run
@@ -17,7 +17,7 @@ def main() -> int:
     """Run, write, and tell what failed."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     started = time.monotonic()
-    results = asyncio.run(run())
+    results = uvloop.run(run())
     PAGE.write_text(page(results))
     for result in results:
         if result.verdict is not Verdict.OK:

@@ -21,6 +21,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 import structlog
+import uvloop
 from tests.conformance.cases import close, cut, fragments, frame
 from tests.conformance.driver import Driver, connected
 from tests.conformance.run import AT_ONCE, CASES, run
@@ -235,8 +236,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         package = Path(sys.argv[1]) / "autobahntestsuite" / "case"
         classes = {each.__name__[4:].replace("_", "."): each for each in translated(package, Path(folder))}
-        theirs = asyncio.run(judged(classes))
-    ours = {result.case.number: str(result.verdict) for result in asyncio.run(run())}
+        theirs = uvloop.run(judged(classes))
+    ours = {result.case.number: str(result.verdict) for result in uvloop.run(run())}
     wrong = [f"{number} is not among {who}" for who, number in _missing(set(theirs))]
     for number, (behavior, end) in theirs.items():
         if (behavior, end) != ("OK", "OK"):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
+import uvloop
 from tests.conformance.cases import Case
 from tests.conformance.document import PAGE, page
 from tests.conformance.run import CASES, Result, run
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def results() -> dict[str, Result]:
     """What became of every case: they are run together, for a third of the time is waiting."""
-    return {result.case.number: result for result in asyncio.run(run())}
+    return {result.case.number: result for result in uvloop.run(run())}
 
 
 @pytest.fixture(scope="module")
