@@ -34,7 +34,7 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
 
 def impatient(**changed: float) -> ConnectionSettings:
     """Settings with little patience for heads and messages."""
-    return ConnectionSettings(**{"handshake_timeout": 0.2, "message_timeout": 0.2} | changed)  # type: ignore[arg-type]
+    return ConnectionSettings(**{"handshake_timeout": 0.5, "message_timeout": 0.2} | changed)  # type: ignore[arg-type]
 
 
 def upgrade(*headers: str, query: str = f"apikey={KEY}&vsn=2.0.0", path: str = "/socket/websocket") -> bytes:

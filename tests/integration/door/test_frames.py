@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from structlog.testing import capture_logs
-from tests.integration.door.conftest import PATIENCE, impatient, port
+from tests.integration.door.conftest import PATIENCE, port
 
 from backbeat.server.entrance import ConnectionSettings
 from backbeat.websocket.frames import Opcode, client_frame
@@ -17,7 +17,7 @@ async def test_a_message_that_does_not_get_on_closes_the_socket(interval: float 
     """1008, however lively the single bytes look; with a counter and a line in the log."""
     frame = client_frame(Opcode.TEXT, b"x" * 4_000_000, b"mask")
     with capture_logs() as lines:
-        async with port(connections=impatient()) as server, server.line() as line:
+        async with port(connections=ConnectionSettings(message_timeout=0.2)) as server, server.line() as line:
             await line.opened()
 
             async def trickle() -> None:
@@ -34,7 +34,7 @@ async def test_a_message_that_does_not_get_on_closes_the_socket(interval: float 
 
 async def test_pings_between_fragments_do_not_keep_a_message_alive() -> None:
     """The message is as old as its first fragment."""
-    async with port(connections=impatient()) as server, server.line() as line:
+    async with port(connections=ConnectionSettings(message_timeout=0.2)) as server, server.line() as line:
         await line.opened()
         line.send_frame(Opcode.TEXT, b"x", fin=False)
 
@@ -50,7 +50,7 @@ async def test_pings_between_fragments_do_not_keep_a_message_alive() -> None:
 
 async def test_a_large_message_may_take_its_time() -> None:
     """At the rate that is asked for, longer than a short one may take, and longer than silence may."""
-    settings = impatient(min_message_rate=20_000)
+    settings = ConnectionSettings(message_timeout=0.2, min_message_rate=20_000)
     async with port(connections=settings, idle_timeout=1.0) as server, server.line() as line:
         await line.opened()
         text = b'[null,"7","phoenix","heartbeat",{"x":"%b"}]' % (b"x" * 60_000)
@@ -63,7 +63,7 @@ async def test_a_large_message_may_take_its_time() -> None:
 
 async def test_many_messages_in_a_row_are_not_taken_for_one() -> None:
     """A busy client is always in the middle of a message when somebody looks."""
-    async with port(connections=impatient(message_timeout=1.0)) as server, server.line() as line:
+    async with port(connections=ConnectionSettings(message_timeout=1.0)) as server, server.line() as line:
         await line.opened()
         beat = client_frame(Opcode.TEXT, b'[null,"1","phoenix","heartbeat",{}]', b"mask")
         line.send(beat[:10])

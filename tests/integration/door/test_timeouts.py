@@ -78,5 +78,5 @@ async def test_an_open_socket_outlives_the_handshake_timeout() -> None:
     """The clock stops with the upgrade."""
     async with port(connections=impatient()) as server, server.line() as line:
         await line.opened()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
         assert await line.beats()

@@ -11,6 +11,7 @@ import pytest
 from tests.certificates import certificate
 from tests.integration.door.conftest import PATIENCE, Line, get, impatient, port
 
+from backbeat.server.entrance import ConnectionSettings
 from backbeat.server.tls import tls_context
 from backbeat.websocket.frames import Opcode
 
@@ -97,7 +98,7 @@ async def test_a_server_that_stops_says_so(served: ssl.SSLContext, trusting: ssl
 
 async def test_a_refusal_can_be_read(served: ssl.SSLContext, trusting: ssl.SSLContext) -> None:
     """TLS has no half-closed connections; the answer arrives all the same."""
-    async with port(tls=served, connections=impatient(max_headers=3)) as server:
+    async with port(tls=served, connections=ConnectionSettings(max_headers=3)) as server:
         async with server.line(tls=trusting) as line:
             line.send(get("/", *(f"X-{number}: y" for number in range(9))))
             answer = await line.answer()
