@@ -21,6 +21,8 @@ CHANGES = "postgres_changes"
 SERIALIZERS = {V1.vsn: V1, V2.vsn: V2}
 LATE = "changes arrive late"
 """What the server says when it is too busy; the changes come all the same."""
+AWAY = "unable to connect to the project database"
+"""What it says when Postgres is too busy to answer: a refusal like any other."""
 
 _numbers = itertools.count(1)
 
@@ -225,7 +227,7 @@ class Peer:
             if old is not None:
                 # The server ended it when it saw the join, whatever became of that.
                 self._over(old, answered=True)
-            if (reply["status"] == "ok") == refused:
+            if (reply["status"] == "ok") == refused and AWAY not in str(reply):
                 self._fault(f"{who}: join answered with {reply}")
             if reply["status"] != "ok":
                 self._over(seat, answered=True)
@@ -444,6 +446,8 @@ class Peer:
             seat.old_rows.clear()
             for stay in seat.rows.values():
                 self._ledger.joined(stay)
+        elif body["status"] != "ok" and AWAY in body["message"]:
+            seat.may_end = AWAY
         elif body["status"] != "ok" and not (seat.may_end or seat.intrudes) and LATE not in body["message"]:
             self._fault(f"{self.name}/{seat.topic}: {body}")
 

@@ -138,8 +138,9 @@ async def soak(
     async with await psycopg.AsyncConnection.connect(owner_url, autocommit=True) as database:
         await database.execute(SCHEMA.encode())
         with failures.noticed():
-            small = settings(database_url=login_url, max_payload_bytes=65_536, write_buffer_bytes=524_288)
-            async with running(small) as server:
+            async with running(
+                settings(database_url=login_url, database_connections=8, max_payload_bytes=65_536)
+            ) as server:
                 await server.feed.streaming.wait()
                 await asyncio.sleep(0)
                 server.settled()
@@ -176,7 +177,8 @@ async def _round(server: Server, party: Party, ledger: Ledger, seconds: float) -
     faults += await until_empty(server.left_over)
     faults = list(dict.fromkeys(faults + ledger.close()))
     if faults:
-        raise Unsteady(faults)
+        metrics = server.realtime.metrics
+        raise Unsteady([f"slow readers {metrics.slow_readers}, refusals {dict(metrics.refusals)}", *faults])
 
 
 class _Failures:

@@ -11,9 +11,10 @@ is not wrapped in `_json`, and neither `private` nor `_binary` in a payload chan
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 from urllib.parse import unquote
@@ -52,6 +53,10 @@ PREFIXES: Final = ("/api", "/realtime/v1/api")
 """Where the API is: the server's own path, and the one a gateway would put in front."""
 
 MAX_BODY_BYTES: Final = 8_000_000
+
+PER_TURN: Final = 500
+"""Messages of a batch that are looked at in one turn of the event loop: there may be a hundred thousand."""
+
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 CHARSET_JSON: Final = f"{JSON}; charset=utf-8"
@@ -323,9 +328,9 @@ class _BroadcastApi:
         _content_type(request, JSON)
         self._count_request()
         caller = await self._caller(request)
-        messages = _messages(await _body(request), self._realtime.settings.max_payload_bytes)
+        messages = await _messages(await _body(request), self._realtime.settings.max_payload_bytes)
         self._count_messages(len(messages))
-        for message in messages:
+        async for message in _in_turns(messages):
             if not message.private:
                 self._publish(message.topic, message.delivery(), len(message.payload), private=False)
         refused = await self._send_private(messages, caller)
@@ -382,7 +387,7 @@ class _BroadcastApi:
         answers: dict[str, Refusal | None] = {}
         unavailable: Unavailable | None = None
         refused: list[dict[str, Any]] = []
-        for index, message in enumerate(messages):
+        async for index, message in _in_turns(enumerate(messages)):
             if not message.private:
                 continue
             topic = message.topic
@@ -537,7 +542,15 @@ def _check_json(body: bytes) -> None:
         raise reasons.HTTP_MALFORMED_JSON.refusal() from error
 
 
-def _messages(body: bytes, max_payload: int) -> list[_Message]:
+async def _in_turns(items: Iterable[T]) -> AsyncIterator[T]:
+    """Go through what may be much, and let others have their turns."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % PER_TURN == 0:
+            await asyncio.sleep(0)
+
+
+async def _messages(body: bytes, max_payload: int) -> list[_Message]:
     """Read a batch.
 
     Args:
@@ -557,7 +570,7 @@ def _messages(body: bytes, max_payload: int) -> list[_Message]:
         _refuse_field(reasons.HTTP_FIELD_INVALID, "messages")
     if not entries:
         _refuse_field(reasons.HTTP_FIELD_BLANK, "messages")
-    read = [_message(bytes(entry), max_payload) for entry in entries]
+    read = [_message(bytes(entry), max_payload) async for entry in _in_turns(entries)]
     wrong = [{} if isinstance(each, _Message) else each for each in read]
     if any(wrong):
         first = next(reason for each in wrong for reason in each.values())

@@ -11,6 +11,11 @@ from backbeat.errors import StartError
 __all__ = ["listen"]
 
 BACKLOG: Final = 4096
+
+SEND_BUFFER: Final = 262_144
+"""Bytes that the kernel holds for each client; Linux doubles it. Left to itself it holds up to 4 MiB for one
+that does not read, before `write_buffer_bytes` counts anything."""
+
 LOOPBACK: Final = {"127.0.0.1": "::1", "localhost": "::1"}
 
 
@@ -46,6 +51,8 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # What is accepted inherits it.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError as error:

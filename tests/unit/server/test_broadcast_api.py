@@ -19,7 +19,7 @@ from tests.unit.server.conftest import Client, Server
 from backbeat.postgres.authorize import Grants, Permissions
 from backbeat.protocol import reasons
 from backbeat.protocol.reasons import Reason
-from backbeat.server.broadcast_api import MAX_BODY_BYTES, Limiter, broadcast_routes, request_id
+from backbeat.server.broadcast_api import MAX_BODY_BYTES, PER_TURN, Limiter, broadcast_routes, request_id
 from backbeat.server.openapi import document
 from backbeat.websocket.frames import Opcode
 
@@ -65,6 +65,25 @@ class Budget:
 
 
 # Batches ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_large_batch_leaves_others_their_turns(server: Server) -> None:
+    """It is read and sent in parts, in order."""
+    client, turns = await server.joined(), 0
+    loop = asyncio.get_running_loop()
+
+    def next_turn() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_soon(next_turn)
+
+    next_turn()
+    async with http(server, Budget()) as caller:
+        numbers = [*range(20 * PER_TURN)]
+        sent = [message(payload={"n": number}) for number in numbers]
+        assert (await caller.post("/api/broadcast", json={"messages": sent})).status_code == 202
+    assert turns >= 40
+    assert [each["payload"]["n"] for each in await heard(client)] == numbers
 
 
 @pytest.mark.parametrize("vsn", ["1.0.0", "2.0.0"])
