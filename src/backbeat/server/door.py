@@ -1,4 +1,4 @@
-"""A connection before it is a socket: HTTP as uvicorn speaks it, with limits on what has not arrived yet.
+"""A connection that is no socket, or not yet: HTTP as uvicorn speaks it, with limits on what has not arrived.
 
 uvicorn reads heads of any size for any time, drops what stands behind the head of an upgrade, and lets an
 upgrade overtake the answer to a request before it. Here a head has a size and a time, a body has a pace, and
@@ -49,26 +49,29 @@ class _Wait(Enum):
 
 
 class Door(HttpToolsProtocol):
-    """One connection, from its acceptance to its end or its upgrade.
+    """One connection that is no socket, or not yet.
 
     Args:
         realtime: the server.
+        place: its place, or the reason why there is none.
+        since: when it was accepted, by the clock of the event loop.
         uvicorn: what uvicorn passes.
     """
 
-    def __init__(self, realtime: Realtime, **uvicorn: Any) -> None:
+    def __init__(self, realtime: Realtime, *, place: str | Reason, since: float, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._realtime = realtime
         self._entrance = realtime.entrance
         self._limits = realtime.settings.connections
-        self._place: str | None = None
+        self._arrived = place
+        self._place = place if isinstance(place, str) else None
         self._trusted = False
         self._refused = False
         self._lingers = False
         self._breach: Reason | None = None
         # What we wait for, since when, how much of it has come, and who looks when it is late.
         self._wait: _Wait | None = None
-        self._since = 0.0
+        self._since = since
         self._received = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
@@ -79,18 +82,16 @@ class Door(HttpToolsProtocol):
     # What asyncio tells -------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a place; without one, say so and close."""
+        """Await a request; without a place, say so and close."""
         super().connection_made(transport)
         peer = self.client[0] if self.client else ""
         self._trusted = self._entrance.proxies.trust(peer)
-        place = self._entrance.enter(peer)
-        if isinstance(place, str):
-            self._place = place
-            self._await(_Wait.HEAD)
+        if isinstance(self._arrived, str):
+            self._await(_Wait.HEAD, since=self._since)
         else:
             self._entrance.lingering += 1
             self._lingers = True
-            self._refuse(place, address=peer)
+            self._refuse(self._arrived, address=peer)
             if self._entrance.crowded:
                 transport.abort()
 
@@ -206,7 +207,7 @@ class Door(HttpToolsProtocol):
         cycle: Any = self.cycle  # None at first, whatever its type says
         return cycle is None or cycle.response_complete
 
-    def _await(self, what: _Wait | None) -> None:
+    def _await(self, what: _Wait | None, *, since: float | None = None) -> None:
         """Wait for something else from now on, or for nothing.
 
         A body that arrives with its head, as nearly all do, is awaited for no time, and so is a head that
@@ -218,8 +219,9 @@ class Door(HttpToolsProtocol):
         self._wait = what
         self._received = 0
         if what is not None:
-            self._since = self.loop.time()
-            self._alarm = self.loop.call_later(self._allowed, self._look)
+            now = self.loop.time()
+            self._since = now if since is None else since
+            self._alarm = self.loop.call_later(max(0.0, self._since + self._allowed - now), self._look)
 
     @property
     def _allowed(self) -> float:

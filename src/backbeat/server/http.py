@@ -1,4 +1,4 @@
-"""The port: uvicorn for HTTP, with a door before it and a socket behind it, and no grip on the signals."""
+"""The port: uvicorn for HTTP, what comes before and after it, and no grip on the signals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from backbeat.server.arrival import Arrival, Arrivals
 from backbeat.server.door import Door
 from backbeat.server.socket import Socket
 
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from starlette.types import ASGIApp
 
@@ -72,16 +73,23 @@ class HttpServer(uvicorn.Server):
         if self.config.ssl is not None and self._realtime is not None:
             patience = self._realtime.settings.connections.handshake_timeout
 
-        def connected() -> asyncio.Protocol:
-            protocol: Any = self.config.http_protocol_class
-            connection: asyncio.Protocol = protocol(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        protocol: Any = self.config.http_protocol_class
+        make_door = partial(
+            protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        accepted: Callable[[], asyncio.Protocol] = make_door
+        if self._realtime is not None:
+            make_socket: Any = self.config.ws_protocol_class
+            arrivals = Arrivals(
+                self._realtime,
+                server_state=self.server_state,
+                make_door=make_door,
+                make_socket=partial(make_socket, server_state=self.server_state),
             )
-            return connection
-
+            accepted = partial(Arrival, arrivals)
         self.servers = [
             await asyncio.get_running_loop().create_server(
-                connected,
+                accepted,
                 sock=listener,
                 ssl=self.config.ssl,
                 backlog=self.config.backlog,

@@ -1,8 +1,8 @@
 """One WebSocket connection: bytes in, messages out, and what happens to those that break the rules.
 
-The door reads HTTP and hands every upgrade over: it makes a `Socket`, gives it the request head once more as
-bytes, and switches the transport to it. From there on everything is here: handshake, framing, the API key,
-the channels, idle and slow clients, and closing. No middleware of the HTTP side sees a socket.
+Whoever sees the head of an upgrade (`Arrival`, else `Door`) makes a `Socket`, gives it the head as bytes, and
+switches the transport to it. From there on everything is here: handshake, framing, the API key, the channels,
+idle and slow clients, and closing. No middleware of the HTTP side sees a socket.
 
 The contract with uvicorn: a connection that puts itself into `server_state.connections` is told to
 `shutdown()` when the server stops. One test starts the real server and proves it.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_plus
 
 from backbeat.errors import ProtocolError
 
@@ -29,10 +29,15 @@ _VERSION: Final = "13"
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _FIELD_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
+# All lines at once, each with its end. A value and what ends it share no character, so nothing is read twice.
+_FIELD_LINES: Final = re.compile(rf"(?:{_TOKEN.pattern}:{_FIELD_VALUE.pattern}\r\n)*")
+_LINE_END: Final = "\r\n"
 _TARGET: Final = re.compile(r"(?:(?i:https?)://[^/?#]+)?(?P<path>/[^?#]*)(?:\?(?P<query>[^#]*))?")
 _BEARER: Final = "base64url.bearer.phx."
 _URL_SAFE: Final = str.maketrans("-_", "+/")  # the clients write the other alphabet, whatever the name says
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+
+_SWITCHING: Final = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 
 Headers = Iterable[tuple[str, str]]
 
@@ -120,7 +125,7 @@ def parse_head(head: bytes, *, limit: int = MAX_HEAD) -> UpgradeRequest:
     """
     if len(head) > limit:
         raise HandshakeError(431, f"A request head has at most {limit} bytes.")
-    request_line, *lines = head.removesuffix(END_OF_HEAD).decode("latin-1").split("\r\n")
+    request_line, _, lines = head.removesuffix(END_OF_HEAD).decode("latin-1").partition(_LINE_END)
     path, query = _request_line(request_line)
     headers = _header_fields(lines)
     _require_upgrade(headers)
@@ -140,14 +145,12 @@ def accept(request: UpgradeRequest, *, subprotocol: str | None = None, headers: 
     """
     if subprotocol is not None and subprotocol not in request.subprotocols:
         raise ValueError(f"the client did not offer the subprotocol {subprotocol!r}")
-    fields = [
-        ("Upgrade", "websocket"),
-        ("Connection", "Upgrade"),
-        ("Sec-WebSocket-Accept", proof(request.key)),
-    ]
-    if subprotocol is not None:
-        fields.append(("Sec-WebSocket-Protocol", subprotocol))
-    return _head(HTTPStatus.SWITCHING_PROTOCOLS, [*fields, *headers])
+    chosen = [("Sec-WebSocket-Protocol", subprotocol)] if subprotocol is not None else []
+    return b"%bSec-WebSocket-Accept: %b\r\n%b\r\n" % (
+        _SWITCHING,
+        proof(request.key).encode("ascii"),
+        _lines([*chosen, *headers]),
+    )
 
 
 def proof(key: str) -> str:
@@ -191,25 +194,40 @@ def _request_line(line: str) -> tuple[str, dict[str, str]]:
     if parts is None:
         raise HandshakeError(400, "The request target is not valid.")
     try:
-        pairs = parse_qsl(
-            parts["query"] or "", keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS
-        )
+        return parts["path"], _query(parts["query"] or "")
     except ValueError:  # bytes that are not UTF-8, or too many fields; the cause would quote the query
         raise HandshakeError(400, "The query of the request is not valid.") from None
-    return parts["path"], dict(pairs)
 
 
-def _header_fields(lines: list[str]) -> dict[str, str]:
+def _query(text: str) -> dict[str, str]:
+    """Read a query as a form is written (URL standard, section 5.1); the last value of a name counts.
+
+    Raises:
+        ValueError: It has too many fields, or bytes that are not UTF-8.
+    """
+    if text.count("&") >= MAX_QUERY_FIELDS:
+        raise ValueError("too many fields")
+    plain = "%" not in text and "+" not in text
+    query: dict[str, str] = {}
+    for pair in filter(None, text.split("&")):
+        name, _, value = pair.partition("=")
+        if plain:
+            query[name] = value
+        else:
+            query[unquote_plus(name, errors="strict")] = unquote_plus(value, errors="strict")
+    return query
+
+
+def _header_fields(lines: str) -> dict[str, str]:
+    # Proxies read folded lines, lines without a colon, bare CR or LF and a space before the colon in
+    # different ways (RFC 9112 sections 2.2, 5.1 and 5.2), so one of them could be made to see other
+    # headers than we do.
+    if lines and not _FIELD_LINES.fullmatch(lines + _LINE_END):
+        raise HandshakeError(400, "A header of the request is not valid.")
     headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        # Proxies read folded lines, lines without a colon, bare CR or LF and a space before the colon in
-        # different ways (RFC 9112 sections 2.2, 5.1 and 5.2), so one of them could be made to see other
-        # headers than we do.
-        value = value.strip(" \t")
-        if not colon or not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
-            raise HandshakeError(400, "A header of the request is not valid.")
-        name = name.lower()
+    for line in lines.split(_LINE_END) if lines else ():
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
         if name not in headers:
             headers[name] = value
         elif name == "host":
@@ -253,10 +271,14 @@ def _tokens(value: str) -> list[str]:
 
 
 def _head(status: HTTPStatus, headers: Headers) -> bytes:
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}\r\n"]
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii") + _lines(headers) + b"\r\n"
+
+
+def _lines(headers: Headers) -> bytes:
+    lines = []
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or not _FIELD_VALUE.fullmatch(value):
             # The value is left out of the text: it may be a token.
             raise ValueError(f"the header {name!r} cannot be written as it is")
         lines.append(f"{name}: {value}\r\n")
-    return "".join(lines).encode("latin-1") + b"\r\n"
+    return "".join(lines).encode("latin-1")

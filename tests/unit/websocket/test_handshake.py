@@ -3,6 +3,7 @@
 from base64 import b64encode
 from contextlib import suppress
 from http import HTTPStatus
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given, settings
@@ -395,3 +396,15 @@ def test_no_injection_by_the_content_type() -> None:
     """The content type is checked like any header."""
     with pytest.raises(ValueError, match="cannot be written"):
         refuse(400, b"", "text/plain\r\nX: y")
+
+
+@given(st.text("ab=&%+25C3;", max_size=30))
+def test_a_query_is_read_as_the_standard_library_reads_it(query: str) -> None:
+    """Whatever is escaped, empty or repeated."""
+    try:
+        expected = dict(parse_qsl(query, keep_blank_values=True, errors="strict"))
+    except ValueError:
+        with pytest.raises(HandshakeError):
+            parse_head(head(f"GET /?{query} HTTP/1.1"))
+    else:
+        assert parse_head(head(f"GET /?{query} HTTP/1.1")).query == expected
