@@ -143,3 +143,32 @@ async def test_the_limit_on_heads_is_a_setting() -> None:
     async with port(connections=ConnectionSettings(max_headers=7)) as server, server.line() as line:
         line.send(upgrade("X: 1", "Y: 2", "Z: 3"))
         assert (await line.answer()).status == 431
+
+
+HEADS = {
+    "as browsers write it": upgrade(),
+    "as one browser writes it": upgrade().replace(b"Connection: Upgrade", b"Connection: keep-alive, Upgrade"),
+    "in capitals": upgrade().replace(b"Upgrade: websocket", b"UPGRADE: WEBSOCKET"),
+    "without a key": upgrade().replace(b"Sec-WebSocket-Key", b"X-Other"),
+    "of another version": upgrade().replace(b"Version: 13", b"Version: 8"),
+    "with a folded header": upgrade("X-A: 1", " 2"),
+    "with a body": upgrade("Content-Length: 3"),
+    "to somewhere else": upgrade(path="/elsewhere"),
+    "with a key that is none": upgrade(query="apikey=nonsense"),
+    "with too many headers": upgrade(*("X-A: 1" for _ in range(200))),
+    "with a long query": upgrade(query="a=" + "b" * 40_000),
+    "that is a POST": upgrade().replace(b"GET ", b"POST ", 1),
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+async def test_a_head_gets_the_same_answer_whole_or_in_pieces(plain: Port, head: bytes) -> None:
+    """In one piece it takes a shorter way, which is no other way."""
+    answers = []
+    for pieces in ([head], [head[:7], head[7:]]):
+        async with plain.line() as line:
+            for piece in pieces:
+                line.send(piece)
+                await asyncio.sleep(0.01)
+            answers.append((await line.answer()).status)
+    assert answers[0] == answers[1]
