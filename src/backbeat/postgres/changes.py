@@ -53,6 +53,9 @@ ROWS: Final = 1_000
 PAIRS: Final = 200_000
 """How many pairs of change and subscription are checked together, or those of a single change."""
 
+TURN: Final = 5_000
+"""Pairs that are looked at in one turn of the event loop, or those of a single change."""
+
 BACKOFF: Final = (0.1, 5.0)
 """The shortest and the longest pause before asking again, when the database is away. Seconds."""
 
@@ -133,6 +136,20 @@ class _Draft:
         """Tell which of the subscriptions that want a change are of those who may see it."""
         place = self.places.get(change)
         return [] if place is None else self._seen[place]
+
+
+class _Turns:
+    """Lets others have theirs, while much is looked at."""
+
+    def __init__(self) -> None:
+        self._left = TURN
+
+    async def after(self, pairs: int) -> None:
+        """Note that so many pairs of change and subscription were looked at."""
+        self._left -= pairs
+        if self._left < 0:
+            self._left = TURN
+            await asyncio.sleep(0)
 
 
 _Wanted: TypeAlias = "tuple[RowChange, dict[str, list[Subscription]]]"
@@ -374,7 +391,7 @@ class Changes:
         while True:
             access = await self._visibility.access(pairs)
             candidates = await self._candidates(changes, access)
-            wanted, changes = self._wanted(changes, access, candidates)
+            wanted, changes = await self._wanted(changes, access, candidates)
             wanted = await self._evaluated(wanted)
             # Whom it is no use to ask may have changed with the catalogue. `ask` tells, asked or not.
             if not wanted and not any(seen is not None and seen.limits for seen in access.values()):
@@ -396,8 +413,10 @@ class Changes:
         refused = {change for draft in drafts.values() for change in draft.refused()}
         self._overtaken.note(changes, access, refused, self._visibility.asked_until)
         deliveries: list[Delivery] = []
+        turns = _Turns()
         for change, by_role in wanted:
             for role, subscriptions in by_role.items():
+                await turns.after(len(subscriptions))
                 pair = change.relation.oid, role
                 seen = access[pair]
                 if seen is not None:
@@ -464,7 +483,7 @@ class Changes:
                     found[change, role] = {user for each in known for user in each.get(change, ())}
         return found
 
-    def _wanted(
+    async def _wanted(
         self,
         changes: Sequence[RowChange],
         access: Mapping[tuple[int, str], Access | None],
@@ -473,9 +492,12 @@ class Changes:
         """Find who wants which changes, and how many changes there are until that is enough for now."""
         wanted: list[_Wanted] = []
         pairs = 0
+        turns = _Turns()
         for number, change in enumerate(changes):
             by_role = self._matching(change, access, candidates)
-            pairs += sum(len(found) for found in by_role.values())
+            count = sum(len(found) for found in by_role.values())
+            await turns.after(count)
+            pairs += count
             if pairs > PAIRS and number:
                 return wanted, changes[:number]
             if by_role:
