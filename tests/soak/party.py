@@ -86,6 +86,7 @@ class Party:
         self._clients = clients
         self._over = asyncio.Event()
         self._tokens = 0
+        self._flooding = False
         self._senders: dict[str, Sender] = {}
         self._actions: dict[Callable[[Peer], Awaitable[None] | None], int] = {
             self._join: 12,
@@ -346,8 +347,9 @@ class Party:
             for seat in other.seats.values()
             if seat.topic == FLOODED and not seat.may_end
         ]
-        if listener is None or not others:
+        if listener is None or not others or self._flooding:
             return
+        self._flooding = True
         self._note("stall")
         peer.stall()
         other, seat = self._chance.choice(others)
@@ -358,6 +360,8 @@ class Party:
             # Those who do read have to keep up.
             await asyncio.sleep(FLOOD_PAUSE)
         peer.wire.read_again()
+        # One at a time: those who read share a process with those who send, and are not the fastest.
+        self._flooding = False
 
     # Others who send ----------------------------------------------------------------------------------------
 

@@ -56,13 +56,8 @@ class Wire(asyncio.Protocol):
         Raises:
             ConnectionError: it did not.
         """
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        # Before connecting, or the window has been told to the server.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
-        sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(sock, (self._uri.host, self._uri.port))
-        await loop.create_connection(lambda: self, sock=sock)
+        await loop.create_connection(lambda: self, self._uri.host, self._uri.port)
         await self._opened
 
     @property
@@ -152,6 +147,8 @@ class Wire(asyncio.Protocol):
     def stop_reading(self) -> None:
         """Leave everything to the kernel from now on."""
         if self._transport is not None and not self._transport.is_closing():
+            kernel = self._transport.get_extra_info("socket")
+            kernel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
             self._transport.pause_reading()
 
     def sip(self, pause: float) -> None:
