@@ -59,15 +59,24 @@ _object = msgspec.json.Decoder(_Object)
 _raw = msgspec.json.Decoder(msgspec.Raw)
 
 
-def json_text(value: str | None) -> bytes:
-    """The JSON text of a topic, an event or a ref; the same few return all the time."""
-    if value is None or len(value) <= MAX_REMEMBERED:
+def json_text(value: str) -> bytes:
+    """The JSON text of a topic or an event; the same few return all the time."""
+    if len(value) <= MAX_REMEMBERED:
         return _remembered(value)
     return msgspec.json.encode(value)
 
 
 @lru_cache(maxsize=4096)
-def _remembered(value: str | None) -> bytes:
+def _remembered(value: str) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def _ref_text(value: str | None) -> bytes:
+    """The JSON text of a ref: clients count, so the same one hardly returns, and has nothing to escape."""
+    if value is None:
+        return b"null"
+    if value.isalnum() and value.isascii():
+        return b'"%b"' % value.encode()
     return msgspec.json.encode(value)
 
 
@@ -118,14 +127,14 @@ class _V1:
             json_text(topic),
             json_text(event),
             payload,
-            json_text(ref),
+            _ref_text(ref),
         )
 
     def encode_push(
         self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes
     ) -> bytes:
         text = self.encode(None, ref, topic, event, payload)
-        return b'%b,"join_ref":%b}' % (text[:-1], json_text(join_ref))
+        return b'%b,"join_ref":%b}' % (text[:-1], _ref_text(join_ref))
 
 
 class _V2:
@@ -140,8 +149,8 @@ class _V2:
 
     def encode(self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes) -> bytes:
         return b"[%b,%b,%b,%b,%b]" % (
-            json_text(join_ref),
-            json_text(ref),
+            _ref_text(join_ref),
+            _ref_text(ref),
             json_text(topic),
             json_text(event),
             payload,
