@@ -628,7 +628,7 @@ class Channel:
         if self._changes is not None:
             self._changes.stop()
         if self.room is not None:
-            self.room.leave(self)
+            self.room.leave(self, gone=self.socket.gone)
             self.tracker.untrack()
             self.realtime.hub.release(self.room, private=self._request.private)
 

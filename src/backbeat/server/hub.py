@@ -1,8 +1,8 @@
 """The rooms of one server, and whose turn it is.
 
-Rooms that have something to send take turns: each is written to a thousand members, then the next. After
-a few rooms the event loop reads from its sockets again, so a flood in one room delays the messages of the
-others by a turn, and nobody's heartbeat by more.
+Rooms that have something to send take turns: each is written to a few hundred members, then the next. After
+some milliseconds the event loop reads from its sockets again, so a flood in one room delays the messages of
+the others by a turn, and nobody's heartbeat by more.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ __all__ = ["ROOM_BUDGET", "TURN_BUDGET", "Hub"]
 
 log = structlog.get_logger("backbeat.hub")
 
-ROOM_BUDGET: Final = 1024
+ROOM_BUDGET: Final = 512
 """Writes of small messages a room may make before the next room has its turn: one takes 1 to 2 us."""
 
-TURN_BUDGET: Final = 2048
-"""Writes of small messages after which the event loop reads again."""
+TURN_BUDGET: Final = 2500
+"""Writes of small messages after which the event loop reads again. With more, others wait longer; with less,
+fewer messages are published while a room is written to, and fewer can be joined."""
 
 
 class Hub:

@@ -4,7 +4,7 @@ What is published in a room during one turn of the event loop is collected, join
 object is written to every member: one `send` a member and turn, however many messages there were. Nothing is
 awaited on the way, and nobody waits for a slow reader: its transport reports it, and its socket drops it.
 
-A large room is not written to in one go: after a thousand members the others of the server have their turn,
+A large room is not written to in one go: after some hundred members the others of the server have their turn,
 and what is published meanwhile is the next batch.
 
 Order: a member that enters hears nothing from before. Before it leaves, and before anything is written to it
@@ -37,9 +37,10 @@ Audible = Sequence[tuple[int, "Delivery", bytes]]
 MAX_BATCH_BYTES: Final = 262_144
 """A room that collected this much does not wait for its turn to join it."""
 
-MAX_WAITING_BYTES: Final = 16 * MAX_BATCH_BYTES
+MAX_WAITING_BYTES: Final = 2 * MAX_BATCH_BYTES
 """Bytes of batches that may wait in one room. With more they are all written at once, however long it takes:
-memory is bounded, and nothing is lost."""
+memory is bounded, and nothing is lost. It has to be less than a client's buffer, or one that reads would be
+taken for one that does not."""
 
 
 class Room:
@@ -132,9 +133,15 @@ class Room:
         if self._pending:
             self._ahead[member] = len(self._pending)
 
-    def leave(self, member: Member) -> None:
-        """Remove a member; before its rights change, too."""
-        self.catch_up(member)
+    def leave(self, member: Member, *, gone: bool = False) -> None:
+        """Remove a member; before its rights change, too.
+
+        Args:
+            member: who.
+            gone: whether nothing can be written to it any more; else it is given what is on its way to it.
+        """
+        if not gone:
+            self.catch_up(member)
         group = member.serializer, member.hears
         self._replayed.pop(member, None)
         self._ahead.pop(member, None)

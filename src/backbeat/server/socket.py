@@ -140,6 +140,11 @@ class Socket(asyncio.Protocol):
         return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     @property
+    def gone(self) -> bool:
+        """Whether nothing can be written to it any more."""
+        return self._transport is None or self._transport.is_closing()
+
+    @property
     def parser(self) -> FrameParser | None:
         """What reads the frames; None before the handshake."""
         return self._parser
@@ -187,6 +192,7 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whatever the reason: leave every room."""
         del exc
+        self._transport = None
         self._connections.discard(self)
         if self._closing is not None:
             self._closing.cancel()
@@ -197,7 +203,6 @@ class Socket(asyncio.Protocol):
         if self._place is not None:
             self._server.entrance.leave(self._place)
             self._place = None
-        self._transport = None
 
     def pause_writing(self) -> None:
         """The client reads too slowly: drop it, in the next turn, for a fan-out may be in progress."""
@@ -438,8 +443,8 @@ class Socket(asyncio.Protocol):
             self._server.metrics.closes[closings.SLOW_READER.name] += 1
             buffered = self._transport.get_write_buffer_size()
             log.warning("slow reader dropped", buffered=buffered, **self._whence)
-            self._leave_channels()
             self._transport.abort()
+            self._leave_channels()
 
     def _leave_channels(self) -> None:
         for channel in list(self.channels.values()):

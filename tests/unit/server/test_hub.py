@@ -101,7 +101,7 @@ def test_a_flood_in_one_room_delays_another_by_less_than_a_turn(hub: Hub, turns:
 
 def test_a_turn_ends_when_its_budget_is_spent(hub: Hub, turns: Turns) -> None:
     """Then the event loop reads, and the next turn goes on where this one ended."""
-    rooms = [hub.room(f"realtime:{number}", private=False) for number in range(4)]
+    rooms = [hub.room(f"realtime:{number}", private=False) for number in range(6)]
     listeners = [[Listener() for _ in range(ROOM_BUDGET)] for _ in rooms]
     for room, members in zip(rooms, listeners, strict=True):
         for member in members:
@@ -111,7 +111,7 @@ def test_a_turn_ends_when_its_budget_is_spent(hub: Hub, turns: Turns) -> None:
     while turns.asked:
         turns.next()
         written.append(sum(len(each.written) for members in listeners for each in members))
-    assert written == [TURN_BUDGET, 2 * TURN_BUDGET]
+    assert written == [TURN_BUDGET, 6 * ROOM_BUDGET]
 
 
 def test_a_room_that_fails_takes_no_other_with_it(hub: Hub, turns: Turns, metrics: Metrics) -> None:

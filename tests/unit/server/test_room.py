@@ -208,6 +208,16 @@ def test_whoever_leaves_hears_everything_from_before(room: Room, turns: Turns) -
     assert goes.written == [b"a2"]
 
 
+def test_whoever_is_gone_is_written_nothing(room: Room, turns: Turns) -> None:
+    """A room that everybody is lost from at once makes no last letter for each."""
+    lost, stays = Listener(), Listener()
+    entered(room, lost, stays)
+    room.publish(Counted(b"a"), 1)
+    room.leave(lost, gone=True)
+    turns.next()
+    assert (lost.written, stays.written) == ([], [b"a2"])
+
+
 def test_leaving_twice_is_leaving_once(room: Room) -> None:
     """Nothing happens to a member that is not there."""
     member = Listener()
