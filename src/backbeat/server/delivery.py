@@ -46,7 +46,7 @@ class Delivery:
     __slots__ = ("_frames", "audience", "sender", "stored_as")
 
     def __init__(self, audience: Hears, sender: Member | None = None, stored_as: str | None = None) -> None:
-        self.audience = audience
+        self.audience = int(audience)
         self.sender = sender
         self.stored_as = stored_as
         self._frames: dict[str, bytes] = {}

@@ -15,7 +15,8 @@ reply never overtakes a broadcast, and neither makes everybody else's batch smal
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -33,6 +34,11 @@ __all__ = ["MAX_BATCH_BYTES", "MAX_WAITING_BYTES", "Room"]
 
 Members = Mapping["Member", Callable[[bytes], None]]
 Audible = Sequence[tuple[int, "Delivery", bytes]]
+
+# Plain integers: this is asked for every message, and an enumeration answers it ten times slower.
+BROADCAST: Final = int(Hears.BROADCAST)
+
+NOBODY: Final[frozenset[Member]] = frozenset()
 
 MAX_BATCH_BYTES: Final = 262_144
 """A room that collected this much does not wait for its turn to join it."""
@@ -72,7 +78,7 @@ class Room:
         self.presence: PresenceTable[Member] = PresenceTable()
         self._schedule = schedule
         self._metrics = metrics
-        self._groups: dict[tuple[Serializer, Hears], dict[Member, Callable[[bytes], None]]] = {}
+        self._groups: dict[tuple[Serializer, int], dict[Member, Callable[[bytes], None]]] = {}
         self._pending: list[Delivery] = []
         self._pending_bytes = 0
         # Members that have had so many of the pending deliveries already, or came after them.
@@ -129,7 +135,7 @@ class Room:
 
     def enter(self, member: Member) -> None:
         """Let a member hear what its `hears` allows, from now on."""
-        self._groups.setdefault((member.serializer, member.hears), {})[member] = member.write
+        self._groups.setdefault((member.serializer, int(member.hears)), {})[member] = member.write
         if self._pending:
             self._ahead[member] = len(self._pending)
 
@@ -142,7 +148,7 @@ class Room:
         """
         if not gone:
             self.catch_up(member)
-        group = member.serializer, member.hears
+        group = member.serializer, int(member.hears)
         self._replayed.pop(member, None)
         self._ahead.pop(member, None)
         members = self._groups.get(group)
@@ -161,13 +167,13 @@ class Room:
             batch.catch_up(member)
         if not self._pending:
             return
-        group = member.serializer, member.hears
+        group = member.serializer, int(member.hears)
         if member not in self._groups.get(group, ()):
             return
         own = self._own(member, self._audible(self._pending, *group), self._ahead.get(member, 0))
         self._ahead[member] = len(self._pending)
         if own:
-            member.write(self._counted(own, (member,)))
+            member.write(self._counted(own, 1))
 
     # Fan-out ------------------------------------------------------------------------------------------------
 
@@ -182,7 +188,7 @@ class Room:
         if delivery.stored_as is not None:
             for tap in self._taps:
                 tap.append(delivery)
-        if delivery.audience & Hears.BROADCAST:
+        if delivery.audience & BROADCAST:
             self._metrics.broadcasts += 1
             self._metrics.payload_sizes.observe(size)
         self._pending_bytes += size
@@ -227,37 +233,45 @@ class Room:
         special.update(self._replayed, ahead)
         for group, members in self._groups.items():
             audible = self._audible(pending, *group)
-            for data, recipients in self._parcels(members, audible, special, ahead):
-                price = len(recipients) * cost(data)
-                if self._batches or spent + price > budget:
-                    self._batches.append(Batch(data, recipients))
-                    self._waiting_bytes += len(data)
-                else:
-                    spent += price
-                    for write in recipients.values():
-                        write(data)
+            if not audible:
+                continue
+            apart = special & members.keys()
+            if others := len(members) - len(apart):
+                spent += self._hand_out(self._counted(audible, others), members, apart, budget - spent)
+            for member in apart:
+                if own := self._own(member, audible, ahead.get(member, 0)):
+                    alone = {member: members[member]}
+                    spent += self._hand_out(self._counted(own, 1), alone, NOBODY, budget - spent)
         if self._waiting_bytes > MAX_WAITING_BYTES:
             spent += self.send(inf)
         return spent
 
-    def _parcels(
-        self, members: Members, audible: Audible, special: Collection[Member], ahead: Mapping[Member, int]
-    ) -> Iterator[tuple[bytes, Members]]:
-        """Say which bytes are for which members of a group."""
-        if not audible:
-            return
-        apart = {member for member in special if member in members}
-        others = members
-        if apart:
-            others = {member: write for member, write in members.items() if member not in apart}
-        if others:
-            yield self._counted(audible, others), others
-        for member in apart:
-            if own := self._own(member, audible, ahead.get(member, 0)):
-                recipient = {member: members[member]}
-                yield self._counted(own, recipient), recipient
+    def _hand_out(self, data: bytes, members: Members, apart: AbstractSet[Member], budget: float) -> int:
+        """Write to members at once, if they wait for nothing else and it costs no more; else make a batch.
 
-    def _audible(self, deliveries: Sequence[Delivery], serializer: Serializer, hears: Hears) -> Audible:
+        Args:
+            data: whole frames.
+            members: whom they are for,
+            apart: but for these.
+            budget: what it may cost.
+
+        Returns:
+            What it cost.
+        """
+        price = (len(members) - len(apart)) * cost(data)
+        if self._batches or price > budget:
+            others = {member: write for member, write in members.items() if member not in apart}
+            self._batches.append(Batch(data, others))
+            self._waiting_bytes += len(data)
+            return 0
+        # By identity, so that no member is looked at: most of thousands are in no cache.
+        left_out = {id(members[member]) for member in apart}
+        for write in members.values():
+            if id(write) not in left_out:
+                write(data)
+        return price
+
+    def _audible(self, deliveries: Sequence[Delivery], serializer: Serializer, hears: int) -> Audible:
         """The deliveries that a group may hear, with their frames, and at which position each is."""
         return [
             (position, delivery, frame)
@@ -274,9 +288,9 @@ class Room:
             if each[0] >= first and each[1].sender is not member and each[1].stored_as not in heard
         ]
 
-    def _counted(self, audible: Audible, members: Sized) -> bytes:
+    def _counted(self, audible: Audible, members: int) -> bytes:
         """Join frames that so many members are about to get."""
         data = audible[0][2] if len(audible) == 1 else b"".join([frame for _, _, frame in audible])
-        self._metrics.deliveries += len(members) * len(audible)
-        self._metrics.bytes_out += len(members) * len(data)
+        self._metrics.deliveries += members * len(audible)
+        self._metrics.bytes_out += members * len(data)
         return data
