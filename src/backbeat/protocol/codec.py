@@ -104,6 +104,9 @@ class Serializer(Protocol):
     def encode(self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes) -> bytes:
         """Write one message of the server; `payload` is JSON text of an object."""
 
+    def encode_heartbeat_reply(self, ref: str | None) -> bytes:
+        """Write the reply to a heartbeat: of most connections, all they ever hear."""
+
     def encode_push(
         self, join_ref: str | None, ref: str | None, topic: str, event: str, payload: bytes
     ) -> bytes:
@@ -128,6 +131,12 @@ class _V1:
             json_text(event),
             payload,
             _ref_text(ref),
+        )
+
+    def encode_heartbeat_reply(self, ref: str | None) -> bytes:
+        return (
+            b'{"topic":"phoenix","event":"phx_reply","payload":{"status":"ok","response":{}},"ref":%b}'
+            % _ref_text(ref)
         )
 
     def encode_push(
@@ -155,6 +164,9 @@ class _V2:
             json_text(event),
             payload,
         )
+
+    def encode_heartbeat_reply(self, ref: str | None) -> bytes:
+        return b'[null,%b,"phoenix","phx_reply",{"status":"ok","response":{}}]' % _ref_text(ref)
 
     encode_push = encode
 

@@ -337,7 +337,7 @@ class Socket(asyncio.Protocol):
         """Hand a message to the connection itself or to the channel of its topic."""
         if message.topic == PHOENIX:
             if message.event == Event.HEARTBEAT:
-                self._reply(message, OK)
+                self.send(text_frame(self.serializer.encode_heartbeat_reply(message.ref)))
             return
         channel = self.channels.get(message.topic)
         if isinstance(message, Message) and message.event == Event.JOIN:

@@ -67,6 +67,7 @@ _CONTROL: Final = 0x8
 _WHOLE_TEXT: Final = _FIN | Opcode.TEXT.value
 _WHOLE_BINARY: Final = _FIN | Opcode.BINARY.value
 _WHOLE: Final = (_WHOLE_TEXT, _WHOLE_BINARY)
+_SHORT_TEXT: Final = tuple(bytes((_WHOLE_TEXT, length)) for length in range(_LENGTH_16))
 _OPCODES: Final = frozenset(Opcode)
 _CLOSE_CODES: Final = frozenset(CloseCode)
 
@@ -140,7 +141,10 @@ Event = Text | Binary | Ping | Pong | Close | Violation
 
 def text_frame(payload: bytes) -> bytes:
     """Return the server's frame for a whole text message; `payload` must be UTF-8."""
-    return _header(_WHOLE_TEXT, len(payload)) + payload
+    length = len(payload)
+    if length < _LENGTH_16:
+        return _SHORT_TEXT[length] + payload
+    return _header(_WHOLE_TEXT, length) + payload
 
 
 def binary_frame(payload: bytes) -> bytes:

@@ -192,3 +192,11 @@ def test_reading_a_broadcast_accepts_or_refuses_any_bytes(data: bytes) -> None:
     """Nothing but a ProtocolError ever comes out."""
     with contextlib.suppress(ProtocolError):
         decode_user_broadcast(b"\x04" + data)
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize("ref", [None, "7", "a b", 'quoted "ref"', "ü"])
+def test_the_reply_to_a_heartbeat_is_a_reply_like_any_other(version: Serializer, ref: str | None) -> None:
+    """It is only written in a shorter way."""
+    ok = b'{"status":"ok","response":{}}'
+    assert version.encode_heartbeat_reply(ref) == version.encode(None, ref, "phoenix", "phx_reply", ok)
