@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-SECONDS = int(os.environ.get("BACKBEAT_SOAK", "40"))
+SECONDS = int(os.environ.get("BACKBEAT_SOAK", "60"))
 SEED = int(os.environ.get("BACKBEAT_SOAK_SEED", "1"))
 
 

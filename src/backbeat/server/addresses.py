@@ -7,6 +7,7 @@ trusted proxy is the client, and everything left of it is hearsay.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
@@ -82,6 +83,7 @@ class Proxies:
         return client
 
 
+@lru_cache(maxsize=4096)
 def place_of(address: str) -> str:
     """What connections are counted under: an IPv4 address, or the /64 network of an IPv6 address.
 
