@@ -10,13 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.unit.server.listeners import TOPIC, Turns
 
 from backbeat.errors import Refusal
 from backbeat.postgres.authorize import Permissions
 from backbeat.postgres.messages import StoredMessage
 from backbeat.protocol.bindings import Binding
+from backbeat.server.hub import Hub
 from backbeat.server.keyring import Keyring
+from backbeat.server.metrics import Metrics
 from backbeat.server.realtime import Realtime
+from backbeat.server.room import Room
 from backbeat.server.settings import Settings
 from backbeat.server.socket import Socket
 from backbeat.tokens.claims import Claims
@@ -279,3 +283,30 @@ async def start() -> AsyncIterator[Callable[..., Server]]:
 async def server(start: Callable[..., Server]) -> Server:
     """A server with the default settings."""
     return start()
+
+
+# The fan-out alone ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def turns() -> Turns:
+    """The turns of an event loop."""
+    return Turns()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """The counters."""
+    return Metrics()
+
+
+@pytest.fixture
+def hub(turns: Turns, metrics: Metrics) -> Hub:
+    """A hub without rooms."""
+    return Hub(turns, metrics)
+
+
+@pytest.fixture
+def room(hub: Hub) -> Room:
+    """A room without members."""
+    return hub.room(TOPIC, private=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from structlog.testing import capture_logs
 from tests.unit.server.listeners import TOPIC, Counted, Listener, Turns
 
@@ -27,30 +26,6 @@ class Broken(Large):
 
     def _encode(self, *_: object) -> bytes:
         raise ValueError("a mistake of ours")
-
-
-@pytest.fixture
-def turns() -> Turns:
-    """The turns of an event loop."""
-    return Turns()
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """The counters."""
-    return Metrics()
-
-
-@pytest.fixture
-def hub(turns: Turns, metrics: Metrics) -> Hub:
-    """A hub without rooms."""
-    return Hub(turns, metrics)
-
-
-@pytest.fixture
-def room(hub: Hub) -> Room:
-    """A room without members."""
-    return hub.room(TOPIC, private=False)
 
 
 def test_a_room_is_found_under_its_topic_and_namespace(hub: Hub) -> None:

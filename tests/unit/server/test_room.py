@@ -16,30 +16,6 @@ from backbeat.server.metrics import Metrics
 from backbeat.server.room import MAX_BATCH_BYTES, MAX_WAITING_BYTES, Room
 
 
-@pytest.fixture
-def turns() -> Turns:
-    """The turns of an event loop."""
-    return Turns()
-
-
-@pytest.fixture
-def metrics() -> Metrics:
-    """The counters."""
-    return Metrics()
-
-
-@pytest.fixture
-def hub(turns: Turns, metrics: Metrics) -> Hub:
-    """A hub without rooms."""
-    return Hub(turns, metrics)
-
-
-@pytest.fixture
-def room(hub: Hub) -> Room:
-    """A room without members."""
-    return hub.room(TOPIC, private=False)
-
-
 def entered(room: Room, *members: Listener) -> None:
     """Let members enter."""
     for member in members:
