@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -15,27 +15,35 @@ if TYPE_CHECKING:
     from backbeat.protocol.codec import Serializer
     from backbeat.server.delivery import Member
     from backbeat.server.room import Room
-    from backbeat.server.socket import Socket
 
-__all__ = ["OK", "Outbox", "error_response"]
+__all__ = ["OK", "Line", "Outbox", "error_response"]
 
 OK: Final = b'{"status":"ok","response":{}}'
+
+
+class Line(Protocol):
+    """A connection, as far as an outbox is concerned."""
+
+    serializer: Serializer
+
+    def send(self, data: bytes) -> None:
+        """Write whole frames."""
 
 
 class Outbox:
     """Writes the messages of one channel.
 
     Args:
-        socket: the connection.
+        line: the connection.
         topic: the topic, prefix included.
         join_ref: names the join that every message belongs to.
         explain: whether refusals carry hints.
     """
 
-    __slots__ = ("_explain", "_member", "_room", "_socket", "join_ref", "topic")
+    __slots__ = ("_explain", "_line", "_member", "_room", "join_ref", "topic")
 
-    def __init__(self, socket: Socket, topic: str, join_ref: str | None, *, explain: bool) -> None:
-        self._socket = socket
+    def __init__(self, line: Line, topic: str, join_ref: str | None, *, explain: bool) -> None:
+        self._line = line
         self._explain = explain
         self._room: Room | None = None
         self.topic = topic
@@ -44,7 +52,7 @@ class Outbox:
     @property
     def serializer(self) -> Serializer:
         """How this client writes."""
-        return self._socket.serializer
+        return self._line.serializer
 
     def enter(self, room: Room, member: Member) -> None:
         """From now on, what is on its way from the room goes out before anything else of this channel.
@@ -68,14 +76,14 @@ class Outbox:
             ref: what it answers.
             join_ref: the join it belongs to, if not this one.
         """
-        text = self._socket.serializer.encode(join_ref or self.join_ref, ref, self.topic, event, payload)
+        text = self._line.serializer.encode(join_ref or self.join_ref, ref, self.topic, event, payload)
         self.frames(text_frame(text))
 
     def frames(self, frames: bytes) -> None:
         """Write whole frames."""
         if self._room is not None and self._room.waiting:
             self._room.catch_up(self._member)
-        self._socket.send(frames)
+        self._line.send(frames)
 
     def reply_ok(self, ref: str | None) -> None:
         """Say yes."""

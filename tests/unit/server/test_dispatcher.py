@@ -50,8 +50,8 @@ class Listener:
     def __init__(self, server: Server, turns: Turns | None = None) -> None:
         self.frames: list[bytes] = []
         self.on_write: Callable[[], None] = turns.count if turns is not None else lambda: None
-        socket: Any = SimpleNamespace(send=self._write, serializer=V2)
-        outbox = Outbox(socket, "realtime:songs", "1", explain=False)
+        line: Any = SimpleNamespace(send=self._write, serializer=V2)
+        outbox = Outbox(line, "realtime:songs", "1", explain=False)
         self.subscription = ChangeSubscription(server.realtime, outbox, [ENTRY], [1])
 
     def _write(self, data: bytes) -> None:
