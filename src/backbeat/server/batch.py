@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
+
+import structlog
 
 if TYPE_CHECKING:
     from backbeat.server.delivery import Member
+    from backbeat.server.metrics import Metrics
 
-__all__ = ["Batch", "cost"]
+__all__ = ["Batch", "Write", "cost", "write_each"]
+
+log = structlog.get_logger("backbeat.batch")
 
 Write = Callable[[bytes], None]
 
@@ -25,6 +30,22 @@ def cost(data: bytes) -> int:
     return 1 + len(data) // WRITE_BYTES
 
 
+def write_each(writes: Iterable[Write], data: bytes, metrics: Metrics) -> None:
+    """Write the same to many; one that cannot be written to costs nobody else anything.
+
+    Args:
+        writes: how to write to each.
+        data: whole frames.
+        metrics: counts failures.
+    """
+    for write in writes:
+        try:
+            write(data)
+        except Exception:
+            metrics.handler_failures += 1
+            log.exception("write failed", bytes=len(data))
+
+
 def _nothing(_: bytes) -> None:
     """In place of a write that was done already."""
 
@@ -35,12 +56,14 @@ class Batch:
     Args:
         data: whole frames.
         members: for whom, and how to write to each.
+        metrics: counts failures.
     """
 
-    __slots__ = ("_data", "_members", "_next", "_positions", "_writes")
+    __slots__ = ("_data", "_members", "_metrics", "_next", "_positions", "_writes")
 
-    def __init__(self, data: bytes, members: Mapping[Member, Write]) -> None:
+    def __init__(self, data: bytes, members: Mapping[Member, Write], metrics: Metrics) -> None:
         self._data = data
+        self._metrics = metrics
         self._members = list(members)
         self._writes = list(members.values())
         self._next = 0
@@ -68,12 +91,10 @@ class Batch:
         Returns:
             What it cost.
         """
-        data, first = self._data, self._next
-        each = cost(data)
+        first, each = self._next, cost(self._data)
         most = len(self._writes) - first
         count = most if budget >= most * each else max(1, int(budget) // each)
-        for write in self._writes[first : first + count]:
-            write(data)
+        write_each(self._writes[first : first + count], self._data, self._metrics)
         self._next = first + count
         return count * each
 
@@ -87,5 +108,5 @@ class Batch:
             self._positions = {each: position for position, each in enumerate(self._members)}
         position = self._positions.get(member)
         if position is not None and position >= self._next:
-            self._writes[position](self._data)
+            write_each((self._writes[position],), self._data, self._metrics)
             self._writes[position] = _nothing

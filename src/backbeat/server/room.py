@@ -15,13 +15,13 @@ reply never overtakes a broadcast, and neither makes everybody else's batch smal
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from backbeat.server.batch import Batch, cost
+from backbeat.server.batch import Batch, Write, cost, write_each
 from backbeat.server.delivery import Hears
 from backbeat.server.presence import PresenceTable
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BATCH_BYTES", "MAX_WAITING_BYTES", "Room"]
 
-Members = Mapping["Member", Callable[[bytes], None]]
+Members = Mapping["Member", Write]
 Audible = Sequence[tuple[int, "Delivery", bytes]]
 
 # Plain integers: this is asked for every message, and an enumeration answers it ten times slower.
@@ -78,7 +78,7 @@ class Room:
         self.presence: PresenceTable[Member] = PresenceTable()
         self._schedule = schedule
         self._metrics = metrics
-        self._groups: dict[tuple[Serializer, int], dict[Member, Callable[[bytes], None]]] = {}
+        self._groups: dict[tuple[Serializer, int], dict[Member, Write]] = {}
         self._pending: list[Delivery] = []
         self._pending_bytes = 0
         # Members that have had so many of the pending deliveries already, or came after them.
@@ -173,7 +173,7 @@ class Room:
         own = self._own(member, self._audible(self._pending, *group), self._ahead.get(member, 0))
         self._ahead[member] = len(self._pending)
         if own:
-            member.write(self._counted(own, 1))
+            write_each((member.write,), self._counted(own, 1), self._metrics)
 
     # Fan-out ------------------------------------------------------------------------------------------------
 
@@ -261,14 +261,15 @@ class Room:
         price = (len(members) - len(apart)) * cost(data)
         if self._batches or price > budget:
             others = {member: write for member, write in members.items() if member not in apart}
-            self._batches.append(Batch(data, others))
+            self._batches.append(Batch(data, others, self._metrics))
             self._waiting_bytes += len(data)
             return 0
-        # By identity, so that no member is looked at: most of thousands are in no cache.
-        left_out = {id(members[member]) for member in apart}
-        for write in members.values():
-            if id(write) not in left_out:
-                write(data)
+        writes: Collection[Write] = members.values()
+        if apart:
+            # By identity, so that no member is looked at: most of thousands are in no cache.
+            left_out = {id(members[member]) for member in apart}
+            writes = [write for write in writes if id(write) not in left_out]
+        write_each(writes, data, self._metrics)
         return price
 
     def _audible(self, deliveries: Sequence[Delivery], serializer: Serializer, hears: int) -> Audible:

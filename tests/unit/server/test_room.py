@@ -7,6 +7,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from tests.unit.server.listeners import TOPIC, Counted, Listener, Turns
 
 from backbeat.protocol.codec import V1, V2
@@ -157,6 +158,27 @@ def test_a_turn_of_opaque_bytes_writes_nothing_to_vsn_1(room: Room, turns: Turns
     room.publish(Counted(b"a"), 1)
     turns.next()
     assert member.written == [b"a1"]
+
+
+@pytest.mark.parametrize("budget", [1, 100])
+def test_a_member_that_cannot_be_written_to_costs_nobody_else_anything(
+    room: Room, metrics: Metrics, budget: int
+) -> None:
+    """Its failure is counted and reported; the others get each message once."""
+    members = [Listener() for _ in range(4)]
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError("the transport is closed")
+
+    members[1].write = broken
+    entered(room, *members)
+    with capture_logs() as lines:
+        for name in (b"a", b"b"):
+            room.publish(Counted(name), 1)
+            while room.waiting:
+                room.send(budget)
+    assert [each.written for each in members] == [[b"a2", b"b2"], [], [b"a2", b"b2"], [b"a2", b"b2"]]
+    assert (metrics.handler_failures, [line["event"] for line in lines]) == (2, ["write failed"] * 2)
 
 
 # Coming and going -------------------------------------------------------------------------------------------
