@@ -228,7 +228,9 @@ async def test_a_dropped_publication_is_told_and_healed(
         await system(client, "error")
         assert (await unready(server))["error"]["hint"] == 'Run: create publication "supabase_realtime";'
         await database.execute("create publication supabase_realtime for table news")
-        assert "gap_since" in await system(client, "ok")
+        healed = await system(client, "ok")
+        # A slot that Postgres keeps has missed nothing as long as nothing was written.
+        assert slot or "gap_since" in healed
         await database.execute("insert into news values (1, 'again')")
         assert await headline(client) == "again"
 
