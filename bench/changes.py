@@ -29,7 +29,6 @@ import base64
 import json
 import os
 import re
-import resource
 import secrets
 import statistics
 import subprocess
@@ -52,6 +51,7 @@ from psycopg import sql
 
 from backbeat.cli import logs
 from backbeat.cli.process import run
+from backbeat.load.file_limit import raise_file_limit
 from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.postgres.changes import Changes, Delivery
 from backbeat.postgres.database import migrate
@@ -708,8 +708,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))
+    raise_file_limit()
     if options.serve:
         serve(*options.serve)
     elif options.memory:

@@ -26,7 +26,6 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -43,6 +42,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from backbeat.cli import logs
+from backbeat.load.file_limit import raise_file_limit
 from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.postgres.database import migrate
 from backbeat.tokens.keys import ApiKeys
@@ -315,8 +315,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     options = parser.parse_args()
     logs.configure("warning")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_file_limit()
     with TemporaryDirectory() as name, EmbeddedPostgres.ephemeral() as postgres:
         prepare(Path(name))
         asyncio.run(migrate(postgres.url, login=LOGIN, password=PASSWORD))

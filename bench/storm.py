@@ -28,7 +28,7 @@ from typing import IO, Final, cast
 
 import uvloop
 
-from backbeat.load.worker import raise_file_limit
+from backbeat.load.file_limit import raise_file_limit
 from backbeat.tokens.keys import ApiKeys
 from backbeat.websocket.frames import Opcode, client_frame
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.e2e.conftest import free_ports
 
-from backbeat.load.worker import raise_file_limit
+from backbeat.load.file_limit import raise_file_limit
 
 FILES = 150
 SOCKETS = 200

@@ -24,9 +24,9 @@ from backbeat.client.endpoint import Endpoint
 from backbeat.errors import ConfigurationError, StartError
 from backbeat.load.bench import Bench, Options, Side
 from backbeat.load.crew import Crew, Helper
+from backbeat.load.file_limit import raise_file_limit
 from backbeat.load.processes import cpu_seconds, names, owners
 from backbeat.load.report import Report
-from backbeat.load.worker import raise_file_limit
 from backbeat.load.workload import ROWS, Kind, Workload, fitted, scaled
 from backbeat.local.project import DEFAULT_PUBLISHABLE_KEY
 

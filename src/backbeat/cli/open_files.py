@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from backbeat.load.worker import raise_file_limit
+from backbeat.load.file_limit import raise_file_limit
 
 if TYPE_CHECKING:
     from backbeat.server.settings import Settings

@@ -17,7 +17,7 @@ from typing import Final, cast
 
 import uvloop
 
-from backbeat.load.worker import raise_file_limit
+from backbeat.load.file_limit import raise_file_limit
 from backbeat.protocol.messages import PHOENIX
 from backbeat.websocket.frames import Close, FrameParser, Text, text_frame
 from backbeat.websocket.handshake import END_OF_HEAD, accept, parse_head

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import resource
 import struct
 import sys
 from collections.abc import Callable
@@ -23,13 +22,12 @@ import msgspec
 import uvloop
 
 from backbeat.load.crowd import Crowd
+from backbeat.load.file_limit import raise_file_limit
 from backbeat.load.orders import Answer, Close, Open, Order, Run, Settle
 
-__all__ = ["main", "raise_file_limit"]
+__all__ = ["main"]
 
 MAX_LINE: Final = 1 << 22
-MAX_FILES: Final = 1 << 17
-"""Files asked for where there is no limit: macOS refuses to be asked for more than it has."""
 _COUNT: Final = struct.Struct(">8sQ")
 """A run, and how many of its messages have arrived."""
 
@@ -69,20 +67,6 @@ class Worker:
     def _told(self, run: bytes, messages: int) -> None:
         if self._tell is not None:
             os.write(self._tell, _COUNT.pack(run, messages))
-
-
-def raise_file_limit() -> int:
-    """Allow this process as many open files as it may have; return how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else hard
-    while soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (ValueError, OSError):
-            wanted //= 2
-        else:
-            return wanted
-    return soft if soft != resource.RLIM_INFINITY else MAX_FILES
 
 
 async def work(tell: int | None, hear: list[int]) -> None:
