@@ -128,21 +128,25 @@ class Player:
 
     Args:
         process: the process.
+        name: what to call it when it fails.
     """
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], name: str) -> None:
         self._process = process
+        self._name = name
         self._usage = psutil.Process(process.pid)
 
     def expect(self, word: str) -> None:
         """Wait until the client says something."""
         assert self._process.stdout is not None
         killer = threading.Timer(PATIENCE, self._process.kill)
+        began = time.perf_counter()
         killer.start()
         said = self._process.stdout.readline().strip()
         killer.cancel()
         if said != word:
-            raise SystemExit(f"A client said {said!r} instead of {word!r}.")
+            seconds = time.perf_counter() - began
+            raise SystemExit(f"{self._name} said {said!r} instead of {word!r}, after {seconds:.0f} seconds.")
 
     def go_on(self) -> None:
         """Let the client do what comes next."""
@@ -216,18 +220,18 @@ class Flood:
             pass
 
 
-def play(command: Sequence[object], url: str, what: str, count: int) -> Result:
+def play(way: str, url: str, what: str, count: int) -> Result:
     """Run a client once.
 
     Args:
-        command: the client.
+        way: which client.
         url: where the realtime service is.
         what: `receive`, `stream`, `talk` or `join`.
         count: how often.
     """
     topic = secrets.token_hex(8)
-    with running([*command, url, KEY, what, topic, count]) as process:
-        player = Player(process)
+    with running([*WAYS[way], url, KEY, what, topic, count]) as process:
+        player = Player(process, f"{way} ({what})")
         player.expect("ready")
         memory = player.memory
         if what in ("receive", "stream"):
@@ -250,12 +254,12 @@ def compare(url: str, options: argparse.Namespace) -> None:
     results: dict[tuple[str, str], list[Result]] = {}
     for number in range(options.rounds):
         for what, count in counts.items():
-            for way, command in WAYS.items():
+            for way in WAYS:
                 if what == "stream" and not way.startswith("ours"):
                     continue
                 # The slowest takes as long for a part as the others do for all.
                 part = count // 5 if what == "receive" and way == OPPONENT else count
-                results.setdefault((way, what), []).append(play(command, url, what, part))
+                results.setdefault((way, what), []).append(play(way, url, what, part))
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
     print(
         f"{'':22} {'received/s':>11} {'ratio':>6} {'CPU ms':>7} {'round trips/s':>14} {'ratio':>6}"

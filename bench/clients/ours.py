@@ -50,15 +50,21 @@ async def receive(client: RealtimeClient, topic: str, count: int) -> None:
 
 async def stream(client: RealtimeClient, topic: str, count: int) -> None:
     """Receive so many broadcasts in an `async for`."""
-    counter = Counter(count)
     channel = client.channel(topic)
     events = channel.broadcasts("said")
+
+    async def take() -> None:
+        counter = Counter(count)
+        async for event in events:
+            counter(event)
+            if counter.done.is_set():
+                return
+
     await channel.subscribe()
+    # The first messages are here before the bench has said that it is time.
+    taking = asyncio.create_task(take())
     await say("ready")
-    async for event in events:
-        counter(event)
-        if counter.done.is_set():
-            return
+    await taking
 
 
 async def talk(client: RealtimeClient, topic: str, count: int) -> None:

@@ -450,9 +450,11 @@ class RealtimeClient:
         self._report(HandlerFailed(at=self.driver.clock().wall, handler=handler, error=error))
 
     def overflowed(self, consumer: str, dropped: int) -> None:
-        """Tell that events were lost; not about the client's own, for that would go on for ever."""
+        """Tell that events were lost; those of the client only to the log, or it would go on for ever."""
+        event = Overflow(at=self.driver.clock().wall, consumer=consumer, dropped=dropped)
+        write_down(event)
         if "the client" not in consumer:
-            self._report(Overflow(at=self.driver.clock().wall, consumer=consumer, dropped=dropped))
+            self._report(event)
 
     # Looking ------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,15 @@ def _system(event: events.SystemEvent) -> tuple[int, str]:
     return level, f"{event.topic}: the server says: {event.error or event.message}"
 
 
+def _overflow(event: events.Overflow) -> tuple[int, str]:
+    # A flood must not become one of lines: the 1st, 10th, 100th, ... loss is told aloud.
+    level = logging.WARNING if event.dropped == 10 ** (len(str(event.dropped)) - 1) else logging.DEBUG
+    return level, (
+        f"{event.consumer}: its queue is full, events are lost, {event.dropped} so far. Take them faster;"
+        " of a stream, `maxsize` and `overflow` choose how many may wait and which may be lost."
+    )
+
+
 def _why(error: Exception | None) -> str:
     return "" if error is None else f": {error}"
 
@@ -68,6 +77,7 @@ LINES: Final[dict[type[events.Event], Callable[[Any], tuple[int, str]]]] = {
         logging.WARNING,
         f"{e.topic}: changed rows of {e.schema}.{e.table} are not complete: {'; '.join(e.errors)}. {e.hint}",
     ),
+    events.Overflow: _overflow,
     events.SystemEvent: _system,
 }
 """What is written of an event, by its type; of others nothing, or their cause is written elsewhere."""

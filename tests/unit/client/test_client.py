@@ -286,9 +286,13 @@ async def test_a_stream_raises_when_its_channel_is_denied(
     ("policy", "left"), [("drop_oldest", [3, 4]), ("drop_newest", [0, 1]), ("raise", [0, 1])]
 )
 async def test_a_full_stream_does_what_its_policy_says(
-    server: MemoryServer, make_client: MakeClient, policy: str, left: list[int]
+    server: MemoryServer,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+    policy: str,
+    left: list[int],
 ) -> None:
-    """And what was lost is said."""
+    """And what was lost is said, to the log too."""
     client = make_client()
     channel = client.channel("room")
     overflows = client.events(Overflow)
@@ -299,6 +303,7 @@ async def test_a_full_stream_does_what_its_policy_says(
     await client.ping()
     assert [(await stream.next(SOON)).payload for _ in range(2)] == left
     assert (await overflows.next(SOON)).dropped == 1
+    assert "its queue is full" in caplog.text
     if policy == "raise":
         with pytest.raises(ClientError, match="is full"):
             await stream.next(SOON)

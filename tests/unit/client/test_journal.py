@@ -72,6 +72,13 @@ GONE = BackbeatError("The policy says no.", hint="Ask for another.")
         (events.PinnedTokenExpiring(at=0, seconds_left=60), logging.WARNING, "ends in 60 s"),
         (events.NotAJwt(at=0, fingerprint="abc"), logging.WARNING, "(abc) is no JWT"),
         (events.ClockSkewSuspected(at=0, seconds_left=9), logging.WARNING, "compare the clocks"),
+        (
+            events.Overflow(at=0, consumer="stream 1 of room", dropped=1),
+            logging.WARNING,
+            "stream 1 of room: its queue is full, events are lost, 1 so far.",
+        ),
+        (events.Overflow(at=0, consumer="room", dropped=100), logging.WARNING, "100 so far"),
+        (events.Overflow(at=0, consumer="room", dropped=101), logging.DEBUG, "101 so far"),
         (events.Woke(at=0, slept=90), logging.INFO, "after 90 s"),
     ],
 )
