@@ -123,7 +123,7 @@ STATES = {
 }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 1), STEPS), max_size=15))
 def test_programs_that_share_a_store_agree(steps: list[tuple[int, tuple[str, Any]]]) -> None:
     """And no refresh token is ever spent twice: a service that forgives nothing never refuses one."""
