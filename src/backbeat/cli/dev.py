@@ -10,6 +10,7 @@ from rich.console import Console
 
 from backbeat.cli import logs
 from backbeat.cli.process import interruptible, run
+from backbeat.load.file_limit import raise_file_limit
 from backbeat.local.project import (
     DEFAULT_PUBLISHABLE_KEY,
     DEFAULT_SECRET,
@@ -80,6 +81,7 @@ def dev(
         debug, info, warning or error.
     """
     logs.configure(log_level)
+    raise_file_limit()
     options = Options(
         host=host,
         port=port,

@@ -51,7 +51,12 @@ def serve(
     jwks: str = "",
     metrics_jwt_secret: Annotated[str, Parameter(show_default=False)] = "",
     max_channels: int = 100,
+    max_frame_bytes: int = 5_000_000,
+    max_payload_bytes: int = 3_000_500,
+    write_buffer_bytes: int = 1_048_576,
     idle_timeout: float = 60.0,
+    alone_timeout: float = 600.0,
+    database_connections: int = 3,
     connections: Annotated[
         ConnectionSettings, Parameter(name="*", negative_iterable=())
     ] = ConnectionSettings(),  # noqa: B008 - frozen
@@ -107,8 +112,19 @@ def serve(
         What the bearer token of a reader of /metrics is signed with; without it, only this machine may read.
     max_channels
         How many channels one socket may hold.
+    max_frame_bytes
+        The largest message a client may send.
+    max_payload_bytes
+        The largest payload of a broadcast or of a tracked presence.
+    write_buffer_bytes
+        How much, beside one message of the largest size, may wait for a client that reads slowly before it is
+        dropped.
     idle_timeout
         Seconds without a byte from a client after which its socket is closed.
+    alone_timeout
+        Seconds after which a socket that left all its channels is closed.
+    database_connections
+        Connections that ask Postgres what private channels may do.
     log_level
         debug, info, warning or error.
     """
@@ -129,7 +145,12 @@ def serve(
         jwks=jwks,
         metrics_jwt_secret=metrics_jwt_secret,
         max_channels=max_channels,
+        max_frame_bytes=max_frame_bytes,
+        max_payload_bytes=max_payload_bytes,
+        write_buffer_bytes=write_buffer_bytes,
         idle_timeout=idle_timeout,
+        alone_timeout=alone_timeout,
+        database_connections=database_connections,
         connections=connections,
         limits=limits,
     )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backbeat.cli import app
+from backbeat.cli.serve import serve
 from backbeat.server.addresses import Proxies
 from backbeat.server.origins import Origins
+from backbeat.server.settings import Settings
 
 REQUIRED = ["--database-url", "postgresql://x", "--jwt-secret", "s" * 32]
 
@@ -62,6 +66,15 @@ def test_limits_are_settings_like_all_others(monkeypatch: pytest.MonkeyPatch) ->
     limits = parsed("--max-concurrent-users", "3")["limits"]
     assert (limits.max_events_per_second, limits.max_concurrent_users) == (7, 3)
     assert limits.max_joins_per_second == 100
+
+
+def test_every_setting_of_the_server_is_a_flag() -> None:
+    """With the same default; but for one, which only the local project needs."""
+    flags = {name: flag.default for name, flag in signature(serve).parameters.items()}
+    required = {"database_url", "jwt_secret"}
+    for setting in fields(Settings):
+        if setting.name not in {"metrics_open", *required}:
+            assert flags[setting.name] == setting.default
 
 
 def test_lists_are_written_with_commas_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
