@@ -15,13 +15,14 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import chain
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import psycopg
 import structlog
 
 from backbeat.errors import Refusal, Unavailable
 from backbeat.postgres.conditions import Member
+from backbeat.postgres.drafts import Draft, drafts_of
 from backbeat.postgres.evaluator import Evaluator
 from backbeat.postgres.overtaken import Overtaken
 from backbeat.postgres.payloads import Payload, trouble
@@ -29,11 +30,13 @@ from backbeat.postgres.policies import Audience
 from backbeat.postgres.registrar import Registrar
 from backbeat.postgres.row_changes import RowChange, last_versions, row_changes
 from backbeat.postgres.subscriptions import Subscriptions
-from backbeat.postgres.visibility import Question, Version, Visibility
+from backbeat.postgres.unfiltered import Unfiltered
+from backbeat.postgres.visibility import Visibility
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
 
+    from backbeat.postgres.drafts import Wanted
     from backbeat.postgres.members import Users
     from backbeat.postgres.pgoutput import Relation
     from backbeat.postgres.policies import Access
@@ -79,65 +82,6 @@ class Delivery:
     recipients: list[tuple[Hashable, tuple[int, ...]]]
 
 
-class _Draft:
-    """A question about rows of one table to those with one role, while it is put together; and its answer.
-
-    Rows that the same subscriptions want are kept together: what is done for each of those is then done once,
-    and not for each row. Viewers go by the identity of their claims, which compares faster than they do.
-    """
-
-    def __init__(self, access: Access) -> None:
-        self.access = access
-        self.places: dict[RowChange, int] = {}
-        self.versions: list[Version] = []
-        self._groups: dict[tuple[Subscription, ...], list[int]] = {}
-        self._claims: dict[int, Claims] = {}
-        self._seen: dict[int, list[Subscription]] = {}
-        self._refused: set[int] = set()
-
-    def add(self, change: RowChange, version: Version, subscriptions: Iterable[Subscription]) -> None:
-        """Ask about a version for the sake of some subscriptions."""
-        place = self.places[change] = len(self.versions)
-        self.versions.append(version)
-        self._groups.setdefault(tuple(subscriptions), []).append(place)
-
-    def question(self) -> Question:
-        """Put the question: whoever is there several times with equal claims is asked once."""
-        parts: dict[int, list[list[int]]] = {}
-        for group, places in self._groups.items():
-            for viewer, claims in {id(each.claims): each.claims for each in group}.items():
-                self._claims[viewer] = claims
-                parts.setdefault(viewer, []).append(places)
-        viewers: dict[Claims, list[int]] = {}
-        for viewer, lists in parts.items():
-            claims = self._claims[viewer]
-            places = lists[0] if len(lists) == 1 else sorted(chain.from_iterable(lists))
-            known = viewers.get(claims, places)
-            viewers[claims] = places if known == places else sorted({*known, *places})
-        return Question(self.access, self.versions, viewers)
-
-    def answered(self, answer: Mapping[Claims, set[int]]) -> None:
-        """Take the answer."""
-        seen = {viewer: answer[claims] for viewer, claims in self._claims.items() if claims in answer}
-        for group, places in self._groups.items():
-            for place in places:
-                self._seen[place] = []
-            asked = {*places}
-            for subscription in group:
-                for place in asked.intersection(seen.get(id(subscription.claims), ())):
-                    self._seen[place].append(subscription)
-            self._refused.update(place for place in places if len(self._seen[place]) < len(group))
-
-    def refused(self) -> list[RowChange]:
-        """Tell which changes not everybody sees who was asked."""
-        return [change for change, place in self.places.items() if place in self._refused]
-
-    def allowed(self, change: RowChange) -> list[Subscription]:
-        """Tell which of the subscriptions that want a change are of those who may see it."""
-        place = self.places.get(change)
-        return [] if place is None else self._seen[place]
-
-
 class _Turns:
     """Lets others have theirs, while much is looked at."""
 
@@ -150,10 +94,6 @@ class _Turns:
         if self._left < 0:
             self._left = TURN
             await asyncio.sleep(0)
-
-
-_Wanted: TypeAlias = "tuple[RowChange, dict[str, list[Subscription]]]"
-"""A change, with the subscriptions it matches by role."""
 
 
 class Changes:
@@ -170,6 +110,9 @@ class Changes:
             which is what `bench/changes.py` compares with.
         on_refused: called with a subscriber whose filter no longer suits its column, which ended its
             subscription; with why, and a time before the first change it did not get, in seconds since 1970.
+        on_unfiltered: called with a subscriber who gets no changes for now, because its filter takes too long
+            or fails, and with the column of that.
+        on_filtered: called when that is over, with the subscriber and since when changes are missing.
 
     Attributes:
         sent: how many pairs of change and subscriber were delivered.
@@ -184,9 +127,13 @@ class Changes:
         withhold_deletes: bool = False,
         classify: bool = True,
         on_refused: Callable[[Hashable, Refusal, float], None] = lambda *_: None,
+        on_unfiltered: Callable[[Hashable, str], None] = lambda *_: None,
+        on_filtered: Callable[[Hashable, float], None] = lambda *_: None,
     ) -> None:
         self.sent = 0
         self._on_refused = on_refused
+        self._on_unfiltered = on_unfiltered
+        self._on_filtered = on_filtered
         self._withhold_deletes = withhold_deletes
         self._deliver = deliver
         self._subscriptions = Subscriptions()
@@ -195,6 +142,7 @@ class Changes:
         self._overtaken = Overtaken()
         self._registrar = Registrar(database_url, publication)
         self._evaluator = Evaluator(database_url)
+        self._unfiltered = Unfiltered()
         self._payloads: dict[tuple[int, str, Form], tuple[Relation, Access, Payload]] = {}
 
     def __repr__(self) -> str:
@@ -255,9 +203,10 @@ class Changes:
             # Whoever unsubscribed in the meantime stays away; of two attempts the later one counts.
             if self._attempts.get(subscriber) is attempt:
                 self._subscriptions.replace(subscriber, subscriptions)
+                self._unfiltered.forget(subscriber)
         except Refusal:
             if self._attempts.get(subscriber) is attempt:
-                self._subscriptions.remove(subscriber)
+                self._remove(subscriber)
             raise
         finally:
             if self._attempts.get(subscriber) is attempt:
@@ -274,7 +223,11 @@ class Changes:
     def unsubscribe(self, subscriber: Hashable) -> None:
         """Forget a subscriber: it gets nothing any more, not even what is being checked just now."""
         self._attempts.pop(subscriber, None)
+        self._remove(subscriber)
+
+    def _remove(self, subscriber: Hashable) -> None:
         self._subscriptions.remove(subscriber)
+        self._unfiltered.forget(subscriber)
 
     def hand_over(self, subscriber: Hashable, successor: Hashable, claims: Claims) -> None:
         """Give what somebody is subscribed to to a successor, who reads it with other claims from now on.
@@ -306,14 +259,15 @@ class Changes:
             transactions: in the order of their commits.
         """
         changes = list(row_changes(transactions, self._concern))
+        since = transactions[0].commit_time / 1_000_000 if transactions else 0.0
         while changes:
             shortest, longest = BACKOFF
             pause = shortest
             while True:
                 try:
                     next_ = _under_one_definition(changes[:ROWS])
-                    await self._suit(next_, since=transactions[0].commit_time / 1_000_000)
-                    handled, deliveries = await self._deliveries(next_, changes)
+                    await self._suit(next_, since=since)
+                    handled, deliveries = await self._deliveries(next_, changes, since=since)
                     break
                 except (psycopg.Error, Unavailable):
                     log.warning("row changes wait for the database", exc_info=True)
@@ -362,7 +316,7 @@ class Changes:
         if refused is None:
             self._subscriptions.replace(subscriber, subscriptions)
         else:
-            self._subscriptions.remove(subscriber)
+            self._remove(subscriber)
             self._on_refused(subscriber, refused, since)
 
     def _concern(self, relation: Relation) -> bool:
@@ -371,13 +325,14 @@ class Changes:
         return name != MESSAGES and self._subscriptions.concern(*name)
 
     async def _deliveries(
-        self, changes: Sequence[RowChange], waiting: Sequence[RowChange]
+        self, changes: Sequence[RowChange], waiting: Sequence[RowChange], *, since: float
     ) -> tuple[int, list[Delivery]]:
         """Find out who gets the next changes, and write them.
 
         Args:
             changes: those to handle now.
             waiting: the same and all that follow, among them later changes to the same rows.
+            since: a time before all of them, in seconds since 1970.
 
         Returns:
             How many of them were handled, and what is to be sent.
@@ -392,14 +347,14 @@ class Changes:
             access = await self._visibility.access(pairs)
             candidates = await self._candidates(changes, access)
             wanted, changes = await self._wanted(changes, access, candidates)
-            wanted = await self._evaluated(wanted)
+            wanted = await self._evaluated(wanted, since=since)
             # Whom it is no use to ask may have changed with the catalogue. `ask` tells, asked or not.
             if not wanted and not any(seen is not None and seen.limits for seen in access.values()):
                 self._overtaken.note(changes, access, (), 0)
                 return len(changes), []
             # Beyond the transaction of the last one nothing tells which version of a row these left behind.
             end = bisect_right(waiting, changes[-1].transaction, key=attrgetter("transaction"))
-            drafts = _drafts(wanted, access, last_versions(waiting[:end], access))
+            drafts = drafts_of(wanted, access, last_versions(waiting[:end], access))
             answers = await self._visibility.ask(
                 {oid for oid, _ in pairs},
                 [draft.question() for draft in drafts.values()],
@@ -424,7 +379,7 @@ class Changes:
         return len(changes), deliveries
 
     async def _for_role(
-        self, change: RowChange, access: Access, draft: _Draft | None, subscriptions: list[Subscription]
+        self, change: RowChange, access: Access, draft: Draft | None, subscriptions: list[Subscription]
     ) -> list[Delivery]:
         """Write a change for those with one role who may see it."""
         error = _trouble(change, access)
@@ -488,9 +443,9 @@ class Changes:
         changes: Sequence[RowChange],
         access: Mapping[tuple[int, str], Access | None],
         candidates: Mapping[tuple[RowChange, str], set[str]],
-    ) -> tuple[list[_Wanted], Sequence[RowChange]]:
+    ) -> tuple[list[Wanted], Sequence[RowChange]]:
         """Find who wants which changes, and how many changes there are until that is enough for now."""
-        wanted: list[_Wanted] = []
+        wanted: list[Wanted] = []
         pairs = 0
         turns = _Turns()
         for number, change in enumerate(changes):
@@ -522,8 +477,12 @@ class Changes:
         )
         return {role: found for role, found in by_role.items() if role in roles}
 
-    async def _evaluated(self, wanted: list[_Wanted]) -> list[_Wanted]:
+    async def _evaluated(self, wanted: list[Wanted], *, since: float) -> list[Wanted]:
         """Keep the subscriptions whose filters are met by what Postgres says, where only it can tell.
+
+        Args:
+            wanted: changes, and who wants them as far as can be told without.
+            since: a time before all of them, in seconds since 1970.
 
         Raises:
             psycopg.OperationalError: the connection was lost.
@@ -536,8 +495,11 @@ class Changes:
                         asked[comparison].add(change.values[comparison.column])
         if not asked:
             return wanted
-        accepted = await self._evaluator.accepted(asked)
-        met: list[_Wanted] = []
+        accepted, unmade = await self._evaluator.accepted(asked)
+        self._mind(wanted, unmade, since)
+        for who, gap_since in self._unfiltered.works(asked.keys() - unmade):
+            self._on_filtered(who, gap_since)
+        met: list[Wanted] = []
         for change, by_role in wanted:
             kept: dict[str, list[Subscription]] = {}
             for role, subscriptions in by_role.items():
@@ -547,6 +509,20 @@ class Changes:
             if kept:
                 met.append((change, kept))
         return met
+
+    def _mind(self, wanted: Iterable[Wanted], unmade: Collection[Comparison], since: float) -> None:
+        """Tell those who may miss a change that their filters could not be evaluated, if they do not know."""
+        if not unmade:
+            return
+        for _, by_role in wanted:
+            for subscription in chain.from_iterable(by_role.values()):
+                who = subscription.subscriber
+                for comparison in subscription.asked:
+                    # Whoever left meanwhile misses nothing.
+                    if comparison not in unmade or who not in self._subscriptions:
+                        continue
+                    if self._unfiltered.fails(who, comparison, since):
+                        self._on_unfiltered(who, comparison.column)
 
     def _addressed(self, data: bytes, subscriptions: Iterable[Subscription]) -> list[Delivery]:
         """Address a change to whoever is still subscribed."""
@@ -587,9 +563,6 @@ class Changes:
         return kept[2]
 
 
-# Questions --------------------------------------------------------------------------------------------------
-
-
 def _under_one_definition(changes: Sequence[RowChange]) -> Sequence[RowChange]:
     """Take the first changes, until a table is described anew."""
     relations: dict[int, Relation] = {}
@@ -597,33 +570,6 @@ def _under_one_definition(changes: Sequence[RowChange]) -> Sequence[RowChange]:
         if relations.setdefault(change.relation.oid, change.relation) is not change.relation:
             return changes[:number]
     return changes
-
-
-def _drafts(
-    wanted: Iterable[_Wanted], access: Mapping[tuple[int, str], Access | None], last: set[RowChange]
-) -> dict[tuple[int, str], _Draft]:
-    """Put together what Postgres has to be asked, by table and role.
-
-    Args:
-        wanted: the changes.
-        access: what is known of their tables.
-        last: those that made the version their transaction left behind.
-    """
-    drafts: dict[tuple[int, str], _Draft] = {}
-    for change, by_role in wanted:
-        for role, subscriptions in by_role.items():
-            pair = change.relation.oid, role
-            seen = access[pair]
-            if change.kind == "DELETE" or seen is None or seen.audience_at(change.lsn) is not Audience.ASK:
-                continue
-            key = change.key(seen)
-            if key is None:
-                continue
-            if pair not in drafts:
-                drafts[pair] = _Draft(seen)
-            xid = str(change.xid) if change in last and seen.key_canonical else None
-            drafts[pair].add(change, Version(key, xid, change.values), subscriptions)
-    return drafts
 
 
 def _trouble(change: RowChange, access: Access) -> str | None:

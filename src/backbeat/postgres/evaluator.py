@@ -57,13 +57,9 @@ class Evaluator:
 
     Args:
         url: where Postgres is; the login is a member of every role that subscribes.
-
-    Attributes:
-        failed: how many values and patterns could not be compared with, counted once a batch.
     """
 
     def __init__(self, url: str) -> None:
-        self.failed = 0
         self._dedicated = Dedicated(url, name="backbeat filters", settings={"search_path": ""})
         self._suspended: dict[tuple[_Group, bytes], float] = {}
 
@@ -73,14 +69,14 @@ class Evaluator:
 
     async def accepted(
         self, asked: Mapping[Comparison, Collection[bytes | None]]
-    ) -> dict[Comparison, set[bytes | None]]:
+    ) -> tuple[dict[Comparison, set[bytes | None]], set[Comparison]]:
         """Tell which rows match.
 
         Args:
             asked: comparisons that need the database, each with the values of rows in its column.
 
         Returns:
-            For each comparison, the values that match. One that could not be evaluated matches nothing,
+            For each comparison, the values that match; and which could not be made. Those match nothing,
             negated or not.
 
         Raises:
@@ -105,19 +101,20 @@ class Evaluator:
             async with self._dedicated.hold() as connection:
                 held, new = await self._compare(connection, questions)
                 failed |= new
-        self.failed += len(failed)
         accepted: dict[Comparison, set[bytes | None]] = {}
+        unmade: set[Comparison] = set()
         for comparison, group in groups.items():
             mine = _operands(comparison)
             if any((group, each) in failed for each in mine):
                 accepted[comparison] = set()
+                unmade.add(comparison)
                 continue
             known = held.get(group, {})
             holding = set().union(*(known.get(each, ()) for each in mine))
             accepted[comparison] = {
                 value for value in asked[comparison] if comparison.concludes(value, holds=value in holding)
             }
-        return accepted
+        return accepted, unmade
 
     async def _compare(
         self, connection: Connection, questions: Sequence[_Question]

@@ -710,6 +710,21 @@ CHANGES_UNAVAILABLE = Reason(
     ),
     where=(Where.SYSTEM,),
 )
+CHANGES_UNFILTERED = Reason(
+    "UnableToSubscribeToPostgres",
+    "Unable to subscribe to changes: the filter on column {detail} takes too long, or fails",
+    "Simplify the pattern. The server tries again after half a minute, and tells which changes are missing.",
+    Unavailable,
+    Retry.BACKOFF,
+    prefixed=False,
+    meaning="A filter of a subscription to row changes cannot be evaluated, so it lets nothing through.",
+    causes=(
+        "A regular expression takes long on the values of the column: nested repetitions and backreferences.",
+        "The values are large, and the pattern looks at all of each.",
+        "Postgres is busy: a filter has a tenth of a second.",
+    ),
+    where=(Where.SYSTEM,),
+)
 CHANGES_SELECT_WILDCARD = Reason(
     "RealtimeDisabledForConfiguration",
     "Column selection is not supported for wildcard subscriptions. "

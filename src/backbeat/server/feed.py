@@ -89,6 +89,8 @@ class Feed:
             publication=settings.publication,
             withhold_deletes=settings.withhold_deletes,
             on_refused=self._refuse,
+            on_unfiltered=self._filter_fails,
+            on_filtered=self._filter_works,
         )
         self._stream = ReplicationStream(
             settings.database_url,
@@ -219,6 +221,20 @@ class Feed:
         assert isinstance(subscriber, ChangeSubscription)
         self._refused.add(subscriber)
         subscriber.refuse(refusal, since=since)
+
+    def _filter_fails(self, subscriber: Hashable, column: str) -> None:
+        """Tell a channel that nobody knows which changes it wants."""
+        assert isinstance(subscriber, ChangeSubscription)
+        assert self._realtime is not None
+        refusal = reasons.CHANGES_UNFILTERED.refusal(detail=column)
+        self._realtime.count_refusal(refusal)
+        subscriber.interrupted(refusal)
+
+    def _filter_works(self, subscriber: Hashable, since: float) -> None:
+        """Tell a channel that its filter can be evaluated again, and what is missing."""
+        assert isinstance(subscriber, ChangeSubscription)
+        assert self._realtime is not None
+        subscriber.restored(Gap(since, self._realtime.now()))
 
     async def _until_streaming(self, subscriber: ChangeSubscription) -> None:
         """Wait until every commit arrives: before that, a change would be lost after we confirmed."""

@@ -90,6 +90,33 @@ def hang(server: Running, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return released
 
 
+# A filter that takes too long ------------------------------------------------------------------------------
+
+ENDLESS = r"^(a*)(a*)(a*)(a*)\1\2\3\4$"
+"""Takes a regular expression engine hours, on an odd number of letters."""
+LETTERS = "a" * 301
+
+
+async def test_a_filter_that_takes_too_long_is_told(
+    server: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once; and once when it is over, with what is missing. Whoever has another filter notices nothing."""
+    monkeypatch.setattr("backbeat.postgres.evaluator.SUSPENSION", 0.0)
+    async with server.client() as client, server.client() as other:
+        entry = NEWS | {"filter": f"headline=match.{ENDLESS}"}
+        await client.subscribed("realtime:x", [entry], token=server.token())
+        await other.subscribed("realtime:x", [NEWS | {"filter": "headline=match.a"}], token=server.token())
+        for number in range(2):
+            await database.execute("insert into news values (%s, %s)", (number, LETTERS))
+            assert await headline(other) == LETTERS
+        told = (await client.message())[4]
+        assert (told["status"], "filter on column headline" in told["message"]) == ("error", True), told
+        await database.execute("insert into news values (2, 'aa')")
+        restored = (await client.message())[4]
+        assert restored["gap_since"] < restored["gap_until"]
+        assert await headline(client) == "aa"
+
+
 # A lost stream ----------------------------------------------------------------------------------------------
 
 
