@@ -15,12 +15,12 @@ from backbeat.errors import Retry, StartError
 from backbeat.postgres.database import inspect
 from backbeat.protocol.bindings import BigNumbers
 from backbeat.server.app import create_app, realtime_routes, run_realtime
+from backbeat.server.certificate import Certificate
 from backbeat.server.entrance import ConnectionSettings
 from backbeat.server.http import HttpServer
 from backbeat.server.limits import LimitSettings
 from backbeat.server.listener import listen
 from backbeat.server.settings import Settings
-from backbeat.server.tls import tls_context
 
 if TYPE_CHECKING:
     import asyncio
@@ -78,7 +78,7 @@ def serve(
         The port; 0 takes a free one.
     tls_cert
         A PEM file with the certificate, and those that lead to a known authority behind it: the port then
-        speaks https and wss. Read once, so restart the server when it was renewed.
+        speaks https and wss. Read again when it was renewed.
     tls_key
         A PEM file with the private key of the certificate.
     publishable_key
@@ -155,7 +155,7 @@ def serve(
         limits=limits,
     )
     settings = within_open_files(settings)
-    tls = tls_context(tls_cert, tls_key)
+    tls = Certificate.of(tls_cert, tls_key)
     listeners = listen(host, port, flag="--port")
     try:
         inspect(database_url, flag="--database-url")
@@ -167,6 +167,8 @@ def serve(
 
     async def main(stop: asyncio.Event) -> None:
         async with run_realtime(settings) as (realtime, feed):
+            if tls is not None:
+                realtime.spawn(tls.follow(), name="certificate")
             app = create_app(realtime_routes(realtime, feed))
             server = HttpServer(app, listeners, realtime=realtime, tls=tls)
             address, bound = listeners[0].getsockname()[:2]

@@ -19,6 +19,8 @@ __all__ = [
     "NO_CHANNELS",
     "RESTARTING",
     "SLOW_READER",
+    "TLS_FAILED",
+    "TLS_TOO_SLOW",
     "Closing",
 ]
 
@@ -58,6 +60,12 @@ GARBAGE_FLOOD: Final = Closing("TooManyMalformedFrames", 1008, "too many frames 
 
 SLOW_READER: Final = Closing("SlowReader", 1006, "")
 """More than `write_buffer_bytes` waits for the client; a close frame would have to wait behind it."""
+
+TLS_FAILED: Final = Closing("TlsHandshakeFailed", 1006, "")
+"""One side broke the handshake of TLS off: the client does not trust the certificate, or speaks no TLS."""
+
+TLS_TOO_SLOW: Final = Closing("TlsHandshakeTimeout", 1006, "")
+"""A handshake of TLS took longer than `handshake_timeout`."""
 
 CLOSINGS: Final = {value.name: value for value in list(globals().values()) if isinstance(value, Closing)}
 """Every closing by its name."""

@@ -102,20 +102,27 @@ class Arrival(asyncio.Protocol):
 
     Args:
         arrivals: those who have sent nothing yet.
+        place: the place that was taken for it, or the reason why there is none; None if nobody has asked.
     """
 
-    __slots__ = ("_arrivals", "_place", "_transport")
+    __slots__ = ("_arrivals", "_place", "_transport", "made")
 
-    def __init__(self, arrivals: Arrivals) -> None:
+    made: bool
+    """Whether there is a connection, which gives the place back."""
+
+    def __init__(self, arrivals: Arrivals, place: str | Reason | None = None) -> None:
         self._arrivals = arrivals
-        self._place: str | Reason = ""
+        self._place = place
         self._transport: asyncio.Transport | None = None
+        self.made = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place; without one, and behind a proxy, the door knows what to do."""
         self._transport = cast("asyncio.Transport", transport)
-        peer = transport.get_extra_info("peername")
-        self._place = self._arrivals.realtime.entrance.enter(str(peer[0]) if peer else "")
+        self.made = True
+        if self._place is None:
+            peer = transport.get_extra_info("peername")
+            self._place = self._arrivals.realtime.entrance.enter(str(peer[0]) if peer else "")
         self._arrivals.add(self)
         if not isinstance(self._place, str) or not self._place:
             self.open_door()

@@ -12,14 +12,15 @@ import uvicorn
 from backbeat.server.arrival import Arrival, Arrivals
 from backbeat.server.door import Door
 from backbeat.server.socket import Socket
+from backbeat.server.tls_port import TlsPort
 
 if TYPE_CHECKING:
     import socket
-    import ssl
     from collections.abc import Callable, Iterator, Sequence
 
     from starlette.types import ASGIApp
 
+    from backbeat.server.certificate import Certificate
     from backbeat.server.realtime import Realtime
 
 __all__ = ["HttpServer"]
@@ -35,7 +36,7 @@ class HttpServer(uvicorn.Server):
         app: the HTTP application.
         listeners: where to listen.
         realtime: what upgrades are handed to; without it there are none.
-        tls: the certificate; without it the port speaks plain HTTP.
+        tls: the certificate of a server with sockets; without it the port speaks plain HTTP.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class HttpServer(uvicorn.Server):
         listeners: Sequence[socket.socket],
         *,
         realtime: Realtime | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Certificate | None = None,
     ) -> None:
         proxies = realtime.entrance.proxies.names if realtime is not None else []
         door: Any = partial(Door, realtime) if realtime is not None else "httptools"
@@ -55,7 +56,6 @@ class HttpServer(uvicorn.Server):
                 http=door,
                 proxy_headers=bool(proxies),
                 forwarded_allow_ips=proxies,
-                ssl_context_factory=(lambda *_: tls) if tls is not None else None,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -65,20 +65,18 @@ class HttpServer(uvicorn.Server):
         )
         self._listeners = list(listeners)
         self._realtime = realtime
+        self._tls = tls
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as uvicorn does, but wait less for clients that do not get on with TLS."""
+        """Listen as uvicorn does; what takes the first bytes is ours where there are sockets."""
         await self.lifespan.startup()
-        patience = None
-        if self.config.ssl is not None and self._realtime is not None:
-            patience = self._realtime.settings.connections.handshake_timeout
-
         protocol: Any = self.config.http_protocol_class
         make_door = partial(
             protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
-        accepted: Callable[[], asyncio.Protocol] = make_door
-        if self._realtime is not None:
+        if self._realtime is None:
+            self.servers = [await self._plain_port(make_door, listener) for listener in sockets or ()]
+        else:
             make_socket: Any = self.config.ws_protocol_class
             arrivals = Arrivals(
                 self._realtime,
@@ -86,19 +84,20 @@ class HttpServer(uvicorn.Server):
                 make_door=make_door,
                 make_socket=partial(make_socket, server_state=self.server_state),
             )
-            accepted = partial(Arrival, arrivals)
-        self.servers = [
-            await asyncio.get_running_loop().create_server(
-                accepted,
-                sock=listener,
-                ssl=self.config.ssl,
-                backlog=self.config.backlog,
-                ssl_handshake_timeout=patience,
-                ssl_shutdown_timeout=patience,
-            )
-            for listener in sockets or ()
-        ]
+            make_arrival = partial(Arrival, arrivals)
+            self.servers = [
+                await self._plain_port(make_arrival, listener)
+                if self._tls is None
+                else TlsPort(self._realtime, listener, self._tls, make_arrival=make_arrival)  # type: ignore[misc]
+                for listener in sockets or ()
+            ]
         self.started = True
+
+    async def _plain_port(
+        self, accepted: Callable[[], asyncio.Protocol], listener: socket.socket
+    ) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(accepted, sock=listener, backlog=self.config.backlog)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from backbeat.server.app import create_app, realtime_routes, run_realtime
+from backbeat.server.certificate import Certificate
 from backbeat.server.entrance import ConnectionSettings
 from backbeat.server.http import HttpServer
 from backbeat.server.listener import listen
@@ -182,7 +183,7 @@ class Port:
 
 @asynccontextmanager
 async def port(
-    *, tls: ssl.SSLContext | None = None, connections: ConnectionSettings | None = None, **settings: Any
+    *, tls: Certificate | None = None, connections: ConnectionSettings | None = None, **settings: Any
 ) -> AsyncIterator[Port]:
     """Run a server that explains itself until the block ends.
 
