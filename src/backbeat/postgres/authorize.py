@@ -143,7 +143,7 @@ class Authorizer:
                 log.info("connection lost, asking again", topic=topic, error=type(error).__name__)
                 return await self._ask(segments)
         except (psycopg.OperationalError, TimeoutError) as error:
-            raise reasons.DATABASE_UNREACHABLE.refusal(topic=topic) from error
+            raise _unanswered(error, topic) from error
         except psycopg.Error as error:
             raise _not_asked(error, topic) from error
 
@@ -306,6 +306,13 @@ def _not_asked(error: psycopg.Error, topic: str) -> Refusal:
         return reasons.MISSING_PARTITION.refusal(topic=topic)
     context = "The policies could not be asked; if it stays so, run `backbeat migrate`"
     return _failed(error, reasons.DATABASE_UNREACHABLE, topic, context)
+
+
+def _unanswered(error: Exception, topic: str) -> Refusal:
+    """Say that nothing came back, and what did not: a connection of the pool, or the answer on one."""
+    reason, kind = reasons.DATABASE_UNREACHABLE, type(error).__name__
+    log.warning("authorization failed", code=reason.code, topic=topic, failure=kind, error=str(error))
+    return reason.refusal(topic=topic, context=f"Postgres gave no answer: {kind}.")
 
 
 def _failed(error: psycopg.Error, reason: reasons.Reason, topic: str, context: str) -> Refusal:

@@ -694,6 +694,21 @@ CHANGES_REFUSED = Reason(
     ),
     where=(Where.SYSTEM,),
 )
+CHANGES_UNFILTERED = Reason(
+    "UnableToSubscribeToPostgres",
+    "Unable to subscribe to changes: the filter on column {detail} takes too long, or fails",
+    "Simplify the pattern. The server tries again after half a minute, and tells which changes are missing.",
+    Unavailable,
+    Retry.BACKOFF,
+    prefixed=False,
+    meaning="A filter of a subscription to row changes cannot be evaluated, so it lets nothing through.",
+    causes=(
+        "A regular expression takes long on the values of the column: nested repetitions and backreferences.",
+        "The values are large, and the pattern looks at all of each.",
+        "Postgres is busy: a filter has a tenth of a second.",
+    ),
+    where=(Where.SYSTEM,),
+)
 CHANGES_UNAVAILABLE = Reason(
     "UnableToSubscribeToPostgres",
     "Unable to subscribe to changes: {detail}",
@@ -707,21 +722,6 @@ CHANGES_UNAVAILABLE = Reason(
         "The address of the database leads to a standby that nobody has promoted.",
         "Postgres has no replication slot or walsender left.",
         "The server's login lacks REPLICATION, or `wal_level` is not `logical`.",
-    ),
-    where=(Where.SYSTEM,),
-)
-CHANGES_UNFILTERED = Reason(
-    "UnableToSubscribeToPostgres",
-    "Unable to subscribe to changes: the filter on column {detail} takes too long, or fails",
-    "Simplify the pattern. The server tries again after half a minute, and tells which changes are missing.",
-    Unavailable,
-    Retry.BACKOFF,
-    prefixed=False,
-    meaning="A filter of a subscription to row changes cannot be evaluated, so it lets nothing through.",
-    causes=(
-        "A regular expression takes long on the values of the column: nested repetitions and backreferences.",
-        "The values are large, and the pattern looks at all of each.",
-        "Postgres is busy: a filter has a tenth of a second.",
     ),
     where=(Where.SYSTEM,),
 )

@@ -59,6 +59,12 @@ def test_every_refusal_of_ours_is_understood(name: str, where: Where, explain: b
         assert found.message == refusal.message
 
 
+def test_of_two_that_read_alike_the_closer_one_counts() -> None:
+    """A filter that cannot be evaluated is not mended by waiting for the stream."""
+    text = REASONS["CHANGES_UNFILTERED"].refusal(detail="title").message
+    assert "Simplify the pattern" in classify.system_refusal(text, topic="7").hint
+
+
 @pytest.mark.parametrize(
     ("code", "error", "retry"),
     [
