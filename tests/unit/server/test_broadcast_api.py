@@ -19,7 +19,9 @@ from tests.unit.server.conftest import Client, Server
 from backbeat.postgres.authorize import Grants, Permissions
 from backbeat.protocol import reasons
 from backbeat.protocol.reasons import Reason
-from backbeat.server.broadcast_api import MAX_BODY_BYTES, PER_TURN, Limiter, broadcast_routes, request_id
+from backbeat.server.broadcast_api import MAX_BODY_BYTES, Limiter, broadcast_routes
+from backbeat.server.broadcast_batch import PER_TURN
+from backbeat.server.endpoint import request_id
 from backbeat.server.openapi import document
 from backbeat.websocket.frames import Opcode
 
