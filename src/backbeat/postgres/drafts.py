@@ -6,7 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
 from backbeat.postgres.policies import Audience
-from backbeat.postgres.visibility import Question, Version
+from backbeat.postgres.question import Question, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -25,10 +25,12 @@ import psycopg
 import structlog
 from psycopg import errors, sql
 
+from backbeat.postgres.check_function import contents, definition, function_name, statement
 from backbeat.postgres.database import become
 from backbeat.postgres.dedicated import Dedicated
 from backbeat.postgres.members import Members
 from backbeat.postgres.policies import Access
+from backbeat.postgres.question import Call
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,9 +38,10 @@ if TYPE_CHECKING:
     from backbeat.postgres.conditions import Member
     from backbeat.postgres.database import Connection
     from backbeat.postgres.members import Users, Values
+    from backbeat.postgres.question import Question
     from backbeat.tokens.claims import Claims
 
-__all__ = ["Question", "Version", "Visibility", "read_access"]
+__all__ = ["Visibility", "read_access"]
 
 log = structlog.get_logger("backbeat.visibility")
 
@@ -69,45 +72,6 @@ _ACCESS = _text("access.sql")
 _FINGERPRINTS = _text("fingerprints.sql")
 _PENDING = _text("pending.sql")
 _SETTLING = _text("settling.sql")
-_VISIBLE = sql.SQL(_text("visible.sql"))
-_CONTENTS = sql.SQL(_text("contents.sql"))
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What a change made of a row.
-
-    Attributes:
-        key: the values of the primary key, in its order, as Postgres writes them.
-        xid: the transaction of the change, if it is known to have been its last change to this row.
-        values: the columns that came with the change.
-    """
-
-    key: tuple[str, ...]
-    xid: str | None
-    values: Mapping[str, bytes | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Who of those with one role sees which versions of the rows of one table.
-
-    Attributes:
-        access: the table as that role sees it.
-        versions: the versions.
-        viewers: who is asked about which of them, by index.
-    """
-
-    access: Access
-    versions: Sequence[Version]
-    viewers: Mapping[Claims, Sequence[int]]
-
-
-class _Call(NamedTuple):
-    """A question, and those of its viewers who are asked together."""
-
-    question: Question
-    viewers: tuple[Claims, ...]
 
 
 class _Doubt(NamedTuple):
@@ -324,7 +288,7 @@ class Visibility:
 
     # Asking -------------------------------------------------------------------------------------------------
 
-    def _calls(self, question: Question) -> Iterator[_Call]:
+    def _calls(self, question: Question) -> Iterator[Call]:
         """Divide a question; whoever is suspended is left out."""
         now = asyncio.get_running_loop().time()
         self._suspended = {who: until for who, until in self._suspended.items() if until > now}
@@ -336,10 +300,10 @@ class Visibility:
                 viewers.append(claims)
         remaining = iter(viewers)
         while chunk := tuple(islice(remaining, CHUNK)):
-            yield _Call(question, chunk)
+            yield Call(question, chunk)
 
     async def _at_once(
-        self, connection: Connection, calls: Sequence[_Call], tables: Collection[int], xids: Collection[int]
+        self, connection: Connection, calls: Sequence[Call], tables: Collection[int], xids: Collection[int]
     ) -> tuple[list[list[_Seen]], dict[int, str | None]]:
         """Make all calls and read the fingerprints in one round trip.
 
@@ -349,7 +313,7 @@ class Visibility:
         while True:
             async with connection.pipeline():
                 pending = await connection.execute(_PENDING, {"xids": list(xids)})
-                cursors = [await connection.execute(*_statement(call)) for call in calls]
+                cursors = [await connection.execute(*statement(call)) for call in calls]
                 state = await connection.execute(_FINGERPRINTS, {"tables": list(tables)})
                 end = await connection.execute(_WAL_END)
             if await pending.fetchone() == (False,):
@@ -363,7 +327,7 @@ class Visibility:
         """Wait until transactions are over for everybody."""
         await _until_not(connection, _PENDING, {"xids": list(xids)})
 
-    async def _patiently(self, connection: Connection, call: _Call) -> list[_Seen]:
+    async def _patiently(self, connection: Connection, call: Call) -> list[_Seen]:
         """Make one call; halve it where it takes too long, and wait where a table is locked.
 
         Raises:
@@ -379,7 +343,7 @@ class Visibility:
                     await connection.execute(
                         "select set_config('statement_timeout', %s, true)", (f"{timeout}",)
                     )
-                    cursor = await connection.execute(*_statement(call))
+                    cursor = await connection.execute(*statement(call))
                     return [_Seen(*row) for row in await cursor.fetchall()]
             except errors.LockNotAvailable:
                 log.warning("a table is locked, its changes wait", table=call.question.access.table)
@@ -401,7 +365,7 @@ class Visibility:
         return first + [seen._replace(viewer=seen.viewer + half) for seen in second]
 
     async def _answers(
-        self, connection: Connection, call: _Call, seen: Iterable[_Seen]
+        self, connection: Connection, call: Call, seen: Iterable[_Seen]
     ) -> dict[Claims, set[int]] | None:
         """Turn what viewers see now into what they may be sent; None when the rules have changed since."""
         question, answers = call.question, {}
@@ -476,7 +440,7 @@ class Visibility:
                 await connection.execute("discard plans")
             await become(connection, claims)
             # Unprepared: a plan made for one viewer may not be right for another.
-            cursor = await connection.execute(_contents(access, columns), keys, prepare=False)
+            cursor = await connection.execute(contents(access, columns), keys, prepare=False)
         table = cursor.pgresult
         assert table is not None
         result = {}
@@ -490,17 +454,17 @@ class Visibility:
             )
         return result
 
-    async def _make_functions(self, connection: Connection, calls: Sequence[_Call]) -> None:
+    async def _make_functions(self, connection: Connection, calls: Sequence[Call]) -> None:
         """Create the check functions that are missing on this connection, or were made before a change."""
         if self._functions is None or self._functions.connection is not connection:
             self._functions = _Functions(connection)
         made_for = self._functions.made_for
-        for access in {_function(call.question.access): call.question.access for call in calls}.values():
-            name, state = _function(access), self._fingerprints[access.oid]
+        for access in {function_name(call.question.access): call.question.access for call in calls}.values():
+            name, state = function_name(access), self._fingerprints[access.oid]
             if name in made_for and made_for[name] == state:
                 continue
             try:
-                await connection.execute(_definition(access), prepare=False)
+                await connection.execute(definition(access), prepare=False)
             except psycopg.ProgrammingError as error:
                 # The call will fail and be denied: one table must not hold up the others. A function made
                 # before the change must not answer in its place.
@@ -534,110 +498,6 @@ async def _wal_end(connection: Connection) -> int:
     return int(end)
 
 
-def _nobody(call: _Call, failure: str) -> list[_Seen]:
+def _nobody(call: Call, failure: str) -> list[_Seen]:
     """Deny a whole call."""
     return [_Seen(k, None, None, None, failure) for k in range(1, len(call.viewers) + 1)]
-
-
-# Statements -------------------------------------------------------------------------------------------------
-
-
-def _function(access: Access) -> str:
-    """Name the check function: a role without the whole table may not see `xmin`."""
-    return f"visible_{access.oid}" + ("" if access.whole else "_narrow")
-
-
-def _key(access: Access) -> list[tuple[sql.Identifier, sql.SQL]]:
-    """The columns of the primary key, with their types."""
-    types = {column.name: column.type for column in access.columns}
-    return [(sql.Identifier(name), sql.SQL(types[name])) for name in access.key]
-
-
-def _table(access: Access) -> sql.Composed:
-    # A table that others inherit from is asked alone; a partitioned one is nothing but its partitions.
-    only = sql.SQL("" if access.partitioned else "only ")
-    return only + sql.Identifier(access.schema, access.table)
-
-
-def _written_by(access: Access) -> sql.SQL:
-    return sql.SQL("t.xmin::text" if access.whole else "null::text")
-
-
-def _definition(access: Access) -> sql.Composed:
-    """Write the check function of a table."""
-    key = [(sql.Identifier(f"key_{i}"), *part, sql.Literal(i)) for i, part in enumerate(_key(access), 1)]
-    declare = sql.SQL(
-        "{name} {type}[] :="
-        " array(select (keys[n][{i}])::{type} from generate_subscripts(keys, 1) n order by n);"
-    )
-    # An array of arrays is one array, and comes apart as such: those stay texts until they are compared.
-    nested = any(type_.as_string().endswith("[]") for _, _, type_, _ in key)
-    match = [
-        sql.SQL("t.{} = p.{}::{}").format(column, name, type_)
-        if nested
-        else sql.SQL("t.{} = p.{}").format(column, name)
-        for name, column, type_, _ in key
-    ]
-    if nested:
-        key = [(name, column, sql.SQL("text"), i) for name, column, _, i in key]
-    elif len(key) == 1:
-        # One scan for all rows instead of one for each.
-        match += [sql.SQL("t.{} = any({}[start:stop])").format(column, name) for name, column, _, _ in key]
-    return _VISIBLE.format(
-        name=sql.Identifier(_function(access)),
-        declarations=sql.SQL("\n  ").join(
-            declare.format(name=name, type=type_, i=i) for name, _, type_, i in key
-        ),
-        discard=sql.SQL("discard plans;" if access.gullible else ""),
-        version=_written_by(access),
-        keys=sql.SQL(", ").join(sql.SQL("{}[start:stop]").format(name) for name, _, _, _ in key),
-        names=sql.SQL(", ").join(name for name, _, _, _ in key),
-        table=_table(access),
-        match=sql.SQL(" and ").join(match),
-    )
-
-
-def _contents(access: Access, columns: Sequence[str]) -> sql.Composed:
-    """Write the statement that reads rows as one viewer sees them."""
-    key = [(sql.Identifier(f"key_{i}"), *part) for i, part in enumerate(_key(access), 1)]
-    return _CONTENTS.format(
-        version=_written_by(access),
-        columns=sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in columns),
-        keys=sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in key),
-        names=sql.SQL(", ").join(name for name, _, _ in key),
-        table=_table(access),
-        match=sql.SQL(" and ").join(
-            sql.SQL("t.{} = p.{}::{}").format(column, name, type_) for name, column, type_ in key
-        ),
-    )
-
-
-def _statement(call: _Call) -> tuple[sql.Composed, dict[str, Any]]:
-    """Write the call of a check function. Equal sets of rows are written once."""
-    question = call.question
-    numbers: dict[tuple[int, ...], int] = {}
-    rows: list[int] = []
-    ends: list[int] = []
-    asked: list[int] = []
-    for claims in call.viewers:
-        indexes = tuple(question.viewers[claims])
-        if indexes not in numbers:
-            numbers[indexes] = len(numbers) + 1
-            rows += [n + 1 for n in indexes]
-            ends.append(len(rows))
-        asked.append(numbers[indexes])
-    # In binary form, for in text form each quote in the claims of everybody would have to be escaped.
-    statement = sql.SQL(
-        "select * from pg_temp.{}(%(role)s, %(claims)b::text[], %(subjects)b::text[], %(asked)s::int4[],"
-        " %(rows)s::int4[], %(ends)s::int4[], %(keys)s::text[], %(xids)s::text[])"
-    ).format(sql.Identifier(_function(question.access)))
-    return statement, {
-        "role": question.access.role,
-        "claims": [claims.json for claims in call.viewers],
-        "subjects": [claims.sub for claims in call.viewers],
-        "asked": asked,
-        "rows": rows,
-        "ends": ends,
-        "keys": [list(question.versions[n - 1].key) for n in rows],
-        "xids": [version.xid for version in question.versions],
-    }

@@ -17,7 +17,8 @@ from backbeat.postgres import visibility as module
 from backbeat.postgres.conditions import Limit, Member, Owner
 from backbeat.postgres.members import Users
 from backbeat.postgres.policies import Access, Audience
-from backbeat.postgres.visibility import Question, Version, Visibility
+from backbeat.postgres.question import Question, Version
+from backbeat.postgres.visibility import Visibility
 from backbeat.tokens.claims import Claims
 
 ANNA, BEN, CARA = (UUID(int=n) for n in (0xA, 0xB, 0xC))
