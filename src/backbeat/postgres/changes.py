@@ -13,6 +13,7 @@ import random
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
@@ -30,8 +31,9 @@ from backbeat.postgres.policies import Audience
 from backbeat.postgres.registrar import Registrar
 from backbeat.postgres.row_changes import RowChange, last_versions, row_changes
 from backbeat.postgres.subscriptions import Subscriptions
-from backbeat.postgres.unfiltered import Unfiltered
 from backbeat.postgres.visibility import Visibility
+from backbeat.postgres.withheld import Withheld
+from backbeat.protocol import reasons
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -110,9 +112,8 @@ class Changes:
             which is what `bench/changes.py` compares with.
         on_refused: called with a subscriber whose filter no longer suits its column, which ended its
             subscription; with why, and a time before the first change it did not get, in seconds since 1970.
-        on_unfiltered: called with a subscriber who gets no changes for now, because its filter takes too long
-            or fails, and with the column of that.
-        on_filtered: called when that is over, with the subscriber and since when changes are missing.
+        on_withheld: called with a subscriber from whom changes are withheld for now, and with what fails.
+        on_restored: called when that is over, with the subscriber and since when changes are missing.
 
     Attributes:
         sent: how many pairs of change and subscriber were delivered.
@@ -127,13 +128,13 @@ class Changes:
         withhold_deletes: bool = False,
         classify: bool = True,
         on_refused: Callable[[Hashable, Refusal, float], None] = lambda *_: None,
-        on_unfiltered: Callable[[Hashable, str], None] = lambda *_: None,
-        on_filtered: Callable[[Hashable, float], None] = lambda *_: None,
+        on_withheld: Callable[[Hashable, Refusal], None] = lambda *_: None,
+        on_restored: Callable[[Hashable, float], None] = lambda *_: None,
     ) -> None:
         self.sent = 0
         self._on_refused = on_refused
-        self._on_unfiltered = on_unfiltered
-        self._on_filtered = on_filtered
+        self._on_withheld = on_withheld
+        self._on_restored = on_restored
         self._withhold_deletes = withhold_deletes
         self._deliver = deliver
         self._subscriptions = Subscriptions()
@@ -142,7 +143,7 @@ class Changes:
         self._overtaken = Overtaken()
         self._registrar = Registrar(database_url, publication)
         self._evaluator = Evaluator(database_url)
-        self._unfiltered = Unfiltered()
+        self._withheld = Withheld()
         self._payloads: dict[tuple[int, str, Form], tuple[Relation, Access, Payload]] = {}
 
     def __repr__(self) -> str:
@@ -203,7 +204,7 @@ class Changes:
             # Whoever unsubscribed in the meantime stays away; of two attempts the later one counts.
             if self._attempts.get(subscriber) is attempt:
                 self._subscriptions.replace(subscriber, subscriptions)
-                self._unfiltered.forget(subscriber)
+                self._withheld.forget(subscriber)
         except Refusal:
             if self._attempts.get(subscriber) is attempt:
                 self._remove(subscriber)
@@ -227,7 +228,7 @@ class Changes:
 
     def _remove(self, subscriber: Hashable) -> None:
         self._subscriptions.remove(subscriber)
-        self._unfiltered.forget(subscriber)
+        self._withheld.forget(subscriber)
 
     def hand_over(self, subscriber: Hashable, successor: Hashable, claims: Claims) -> None:
         """Give what somebody is subscribed to to a successor, who reads it with other claims from now on.
@@ -365,6 +366,7 @@ class Changes:
                 break
         for draft, answer in zip(drafts.values(), answers, strict=True):
             draft.answered(answer)
+        self._mind_policies(drafts.values(), since)
         refused = {change for draft in drafts.values() for change in draft.refused()}
         self._overtaken.note(changes, access, refused, self._visibility.asked_until)
         deliveries: list[Delivery] = []
@@ -496,9 +498,9 @@ class Changes:
         if not asked:
             return wanted
         accepted, unmade = await self._evaluator.accepted(asked)
-        self._mind(wanted, unmade, since)
-        for who, gap_since in self._unfiltered.works(asked.keys() - unmade):
-            self._on_filtered(who, gap_since)
+        if unmade:
+            self._withhold_unfiltered(wanted, unmade, since)
+        self._restore(asked.keys() - unmade)
         met: list[Wanted] = []
         for change, by_role in wanted:
             kept: dict[str, list[Subscription]] = {}
@@ -510,19 +512,38 @@ class Changes:
                 met.append((change, kept))
         return met
 
-    def _mind(self, wanted: Iterable[Wanted], unmade: Collection[Comparison], since: float) -> None:
-        """Tell those who may miss a change that their filters could not be evaluated, if they do not know."""
-        if not unmade:
-            return
+    def _withhold_unfiltered(
+        self, wanted: Iterable[Wanted], unmade: Collection[Comparison], since: float
+    ) -> None:
+        """Tell those who may miss a change that their filters could not be evaluated."""
         for _, by_role in wanted:
             for subscription in chain.from_iterable(by_role.values()):
-                who = subscription.subscriber
                 for comparison in subscription.asked:
-                    # Whoever left meanwhile misses nothing.
-                    if comparison not in unmade or who not in self._subscriptions:
-                        continue
-                    if self._unfiltered.fails(who, comparison, since):
-                        self._on_unfiltered(who, comparison.column)
+                    if comparison in unmade:
+                        refusal = partial(reasons.CHANGES_UNFILTERED.refusal, detail=comparison.column)
+                        self._withhold(subscription.subscriber, comparison, refusal, since)
+
+    def _mind_policies(self, drafts: Collection[Draft], since: float) -> None:
+        """Tell those who may miss a change that the policies of its table gave no answer for them."""
+        for draft in drafts:
+            table = f"{draft.access.schema}.{draft.access.table}"
+            refusal = partial(reasons.CHANGES_UNDECIDED.refusal, detail=table)
+            for subscription in draft.undecided():
+                cause = draft.access.oid, subscription.claims
+                self._withhold(subscription.subscriber, cause, refusal, since)
+        if self._withheld:
+            self._restore({(draft.access.oid, claims) for draft in drafts for claims in draft.decided()})
+
+    def _withhold(self, who: Hashable, cause: Hashable, refusal: Callable[[], Refusal], since: float) -> None:
+        # Whoever left meanwhile misses nothing.
+        if who in self._subscriptions:
+            now = asyncio.get_running_loop().time()
+            if self._withheld.fails(who, cause, since=since, now=now):
+                self._on_withheld(who, refusal())
+
+    def _restore(self, causes: Collection[Hashable]) -> None:
+        for who, since in self._withheld.works(causes, now=asyncio.get_running_loop().time()):
+            self._on_restored(who, since)
 
     def _addressed(self, data: bytes, subscriptions: Iterable[Subscription]) -> list[Delivery]:
         """Address a change to whoever is still subscribed."""

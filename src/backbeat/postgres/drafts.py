@@ -37,6 +37,7 @@ class Draft:
         self._claims: dict[int, Claims] = {}
         self._seen: dict[int, list[Subscription]] = {}
         self._refused: set[int] = set()
+        self._unanswered: set[int] = set()
 
     def add(self, change: RowChange, version: Version, subscriptions: Iterable[Subscription]) -> None:
         """Ask about a version for the sake of some subscriptions."""
@@ -60,8 +61,9 @@ class Draft:
         return Question(self.access, self.versions, viewers)
 
     def answered(self, answer: Mapping[Claims, set[int]]) -> None:
-        """Take the answer."""
+        """Take the answer; whoever is missing in it gave none, because something failed."""
         seen = {viewer: answer[claims] for viewer, claims in self._claims.items() if claims in answer}
+        self._unanswered = {*self._claims} - seen.keys() if len(seen) < len(self._claims) else set()
         for group, places in self._groups.items():
             for place in places:
                 self._seen[place] = []
@@ -74,6 +76,17 @@ class Draft:
     def refused(self) -> list[RowChange]:
         """Tell which changes not everybody sees who was asked."""
         return [change for change, place in self.places.items() if place in self._refused]
+
+    def undecided(self) -> list[Subscription]:
+        """Tell for which subscriptions there was no answer."""
+        if not self._unanswered:
+            return []
+        asked = dict.fromkeys(chain.from_iterable(self._groups))
+        return [each for each in asked if id(each.claims) in self._unanswered]
+
+    def decided(self) -> list[Claims]:
+        """Tell for which viewers there was one."""
+        return [claims for viewer, claims in self._claims.items() if viewer not in self._unanswered]
 
     def allowed(self, change: RowChange) -> list[Subscription]:
         """Tell which of the subscriptions that want a change are of those who may see it."""

@@ -709,6 +709,22 @@ CHANGES_UNFILTERED = Reason(
     ),
     where=(Where.SYSTEM,),
 )
+CHANGES_UNDECIDED = Reason(
+    "UnableToSubscribeToPostgres",
+    "Unable to subscribe to changes: the policies of {detail} fail, or take too long",
+    "Read the table as the role of the token, with its claims: a policy raises an error, or takes more than "
+    "a second. The server goes on trying, and tells which changes are missing.",
+    Unavailable,
+    Retry.BACKOFF,
+    prefixed=False,
+    meaning="Postgres does not say whether a changed row may be seen; what it does not allow is not sent.",
+    causes=(
+        "A policy raises an error for this row or this user: a division, a cast, a function that fails.",
+        "A policy searches a table without an index.",
+        "Somebody has locked the table for a minute.",
+    ),
+    where=(Where.SYSTEM,),
+)
 CHANGES_UNAVAILABLE = Reason(
     "UnableToSubscribeToPostgres",
     "Unable to subscribe to changes: {detail}",

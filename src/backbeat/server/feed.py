@@ -89,8 +89,8 @@ class Feed:
             publication=settings.publication,
             withhold_deletes=settings.withhold_deletes,
             on_refused=self._refuse,
-            on_unfiltered=self._filter_fails,
-            on_filtered=self._filter_works,
+            on_withheld=self._withhold,
+            on_restored=self._restore,
         )
         self._stream = ReplicationStream(
             settings.database_url,
@@ -222,16 +222,13 @@ class Feed:
         self._refused.add(subscriber)
         subscriber.refuse(refusal, since=since)
 
-    def _filter_fails(self, subscriber: Hashable, column: str) -> None:
-        """Tell a channel that nobody knows which changes it wants."""
+    def _withhold(self, subscriber: Hashable, refusal: Refusal) -> None:
+        """Tell a channel that it misses changes, because something that decides about them fails."""
         assert isinstance(subscriber, ChangeSubscription)
-        assert self._realtime is not None
-        refusal = reasons.CHANGES_UNFILTERED.refusal(detail=column)
-        self._realtime.count_refusal(refusal)
-        subscriber.interrupted(refusal)
+        subscriber.withheld(refusal)
 
-    def _filter_works(self, subscriber: Hashable, since: float) -> None:
-        """Tell a channel that its filter can be evaluated again, and what is missing."""
+    def _restore(self, subscriber: Hashable, since: float) -> None:
+        """Tell a channel that it gets all changes again, and what is missing."""
         assert isinstance(subscriber, ChangeSubscription)
         assert self._realtime is not None
         subscriber.restored(Gap(since, self._realtime.now()))

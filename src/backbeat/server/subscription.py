@@ -184,14 +184,18 @@ class ChangeSubscription:
         if refusal.message == self._told:
             return
         self._told = refusal.message
-        assert self._token is not None
-        self._realtime.count_refusal(refusal)
         log.info(
             "change subscription refused",
             code=refusal.code,
             topic=self._outbox.topic,
             reason=refusal.message,
         )
+        self.withheld(refusal)
+
+    def withheld(self, refusal: Refusal) -> None:
+        """Tell the client why changes do not arrive for it, and as whom it is subscribed."""
+        assert self._token is not None
+        self._realtime.count_refusal(refusal)
         refusal.hint = f"{self._token.describe(self._realtime.now())} {refusal.hint}".strip()
         self._outbox.system_error(refusal, extension=Event.POSTGRES_CHANGES)
 

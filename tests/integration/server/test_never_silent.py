@@ -90,7 +90,7 @@ def hang(server: Running, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return released
 
 
-# A filter that takes too long ------------------------------------------------------------------------------
+# What decides about changes, and fails ----------------------------------------------------------------------
 
 ENDLESS = r"^(a*)(a*)(a*)(a*)\1\2\3\4$"
 """Takes a regular expression engine hours, on an odd number of letters."""
@@ -102,6 +102,7 @@ async def test_a_filter_that_takes_too_long_is_told(
 ) -> None:
     """Once; and once when it is over, with what is missing. Whoever has another filter notices nothing."""
     monkeypatch.setattr("backbeat.postgres.evaluator.SUSPENSION", 0.0)
+    monkeypatch.setattr("backbeat.postgres.withheld.QUIET", 0.0)
     async with server.client() as client, server.client() as other:
         entry = NEWS | {"filter": f"headline=match.{ENDLESS}"}
         await client.subscribed("realtime:x", [entry], token=server.token())
@@ -115,6 +116,28 @@ async def test_a_filter_that_takes_too_long_is_told(
         restored = (await client.message())[4]
         assert restored["gap_since"] < restored["gap_until"]
         assert await headline(client) == "aa"
+
+
+async def test_policies_that_fail_are_told(
+    server: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they do not allow is not sent; whoever misses it hears so, and when that is over."""
+    monkeypatch.setattr("backbeat.postgres.withheld.QUIET", 0.0)
+    await database.execute("create table gigs (id int primary key, fee int)")
+    await database.execute("alter table gigs enable row level security")
+    await database.execute("create policy p on gigs for select to authenticated using (100 / fee > 0)")
+    await database.execute("grant select on gigs to authenticated")
+    await database.execute("alter publication supabase_realtime add table gigs")
+    async with server.client() as client:
+        await client.subscribed("realtime:x", [NEWS | {"table": "gigs"}], token=server.token())
+        await database.execute("insert into gigs values (1, 0)")
+        told = (await client.message())[4]
+        assert told["status"] == "error"
+        assert "the policies of public.gigs fail" in told["message"]
+        await database.execute("insert into gigs values (2, 10)")
+        restored = (await client.message())[4]
+        assert restored["gap_since"] < restored["gap_until"]
+        assert (await client.message())[4]["data"]["record"]["id"] == 2
 
 
 # A lost stream ----------------------------------------------------------------------------------------------
