@@ -203,8 +203,7 @@ class Changes:
             await self._read_ahead({(oid, claims.role) for oid in tables})
             # Whoever unsubscribed in the meantime stays away; of two attempts the later one counts.
             if self._attempts.get(subscriber) is attempt:
-                self._subscriptions.replace(subscriber, subscriptions)
-                self._withheld.forget(subscriber)
+                self._replace(subscriber, subscriptions)
         except Refusal:
             if self._attempts.get(subscriber) is attempt:
                 self._remove(subscriber)
@@ -225,6 +224,12 @@ class Changes:
         """Forget a subscriber: it gets nothing any more, not even what is being checked just now."""
         self._attempts.pop(subscriber, None)
         self._remove(subscriber)
+
+    def _replace(self, subscriber: Hashable, subscriptions: Sequence[Subscription]) -> None:
+        self._subscriptions.replace(subscriber, subscriptions)
+        # Filters and claims may be others now: what failed before is not asked again, and what fails is news.
+        if (since := self._withheld.forget(subscriber)) is not None:
+            self._on_restored(subscriber, since)
 
     def _remove(self, subscriber: Hashable) -> None:
         self._subscriptions.remove(subscriber)
@@ -315,7 +320,7 @@ class Changes:
         if self._subscriptions.of(subscriber) is not held:
             return
         if refused is None:
-            self._subscriptions.replace(subscriber, subscriptions)
+            self._replace(subscriber, subscriptions)
         else:
             self._remove(subscriber)
             self._on_refused(subscriber, refused, since)

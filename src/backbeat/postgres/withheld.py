@@ -62,12 +62,11 @@ class Withheld:
         for subscriber, failing in list(self._failing.items()):
             for cause in [each for each, last in failing.items() if now - last >= QUIET and each in causes]:
                 del failing[cause]
-            if not failing:
-                over.append((subscriber, self._since[subscriber]))
-                self.forget(subscriber)
+            if not failing and (since := self.forget(subscriber)) is not None:
+                over.append((subscriber, since))
         return over
 
-    def forget(self, subscriber: Hashable) -> None:
-        """Forget somebody who left, or subscribed anew."""
+    def forget(self, subscriber: Hashable) -> float | None:
+        """Forget somebody who left or has other filters; tell since when it misses changes, if it does."""
         self._failing.pop(subscriber, None)
-        self._since.pop(subscriber, None)
+        return self._since.pop(subscriber, None)

@@ -118,6 +118,23 @@ async def test_a_filter_that_takes_too_long_is_told(
         assert await headline(client) == "aa"
 
 
+async def test_whoever_is_subscribed_anew_hears_what_was_missing(
+    server: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its column has changed, and its filter with it: what failed before is not asked any more."""
+    monkeypatch.setattr("backbeat.postgres.evaluator.SUSPENSION", 0.0)
+    async with server.client() as client:
+        entry = NEWS | {"filter": f"headline=match.{ENDLESS}"}
+        await client.subscribed("realtime:x", [entry], token=server.token())
+        await database.execute("insert into news values (1, %s)", (LETTERS,))
+        assert (await client.message())[4]["status"] == "error"
+        await database.execute("alter table news alter headline type varchar(400)")
+        await database.execute("insert into news values (2, 'aa')")
+        restored = await system(client, "ok")
+        assert restored["gap_since"] < restored["gap_until"]
+        assert await headline(client) == "aa"
+
+
 async def test_policies_that_fail_are_told(
     server: Running, database: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +145,7 @@ async def test_policies_that_fail_are_told(
     await database.execute("create policy p on gigs for select to authenticated using (100 / fee > 0)")
     await database.execute("grant select on gigs to authenticated")
     await database.execute("alter publication supabase_realtime add table gigs")
+    await server.feed._mind_tables()
     async with server.client() as client:
         await client.subscribed("realtime:x", [NEWS | {"table": "gigs"}], token=server.token())
         await database.execute("insert into gigs values (1, 0)")

@@ -49,6 +49,5 @@ def test_what_fails_now_and_then_is_not_over_in_between(withheld: Withheld) -> N
 def test_whoever_left_is_forgotten(withheld: Withheld) -> None:
     """It is told nothing, and kept nowhere."""
     withheld.fails("ada", "filter", since=1.0, now=0.0)
-    withheld.forget("ada")
-    withheld.forget("nobody")
+    assert (withheld.forget("ada"), withheld.forget("nobody")) == (1.0, None)
     assert (withheld.works({"filter"}, now=QUIET), len(withheld)) == ([], 0)
