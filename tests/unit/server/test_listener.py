@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import Callable
+
+import pytest
+import uvloop
 
 from backbeat.server.listener import SEND_BUFFER, listen
 
@@ -25,3 +30,29 @@ def test_the_kernel_holds_little_for_who_does_not_read() -> None:
     for listener in listeners:
         listener.close()
     assert held < 32 * SEND_BUFFER
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_small_messages_do_not_wait_for_answers(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """On either event loop: without TCP_NODELAY a reply may be 40 ms late (RFC 896)."""
+
+    async def undelayed() -> int:
+        accepted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        class Connection(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                connection = transport.get_extra_info("socket")
+                accepted.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+        first, *others = listen("127.0.0.1", 0, flag="--port")
+        for each in others:
+            each.close()
+        server = await asyncio.get_running_loop().create_server(Connection, sock=first)
+        try:
+            with socket.create_connection(first.getsockname()):
+                return await accepted
+        finally:
+            server.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(undelayed())
