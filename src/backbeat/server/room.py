@@ -170,7 +170,9 @@ class Room:
         group = member.serializer, int(member.hears)
         if member not in self._groups.get(group, ()):
             return
-        own = self._own(member, self._audible(self._pending, *group), self._ahead.get(member, 0))
+        first = self._ahead.get(member, 0)
+        # Only what is new: whoever sends much and wants each acknowledged is given little each time.
+        own = self._own(member, self._audible(self._pending[first:], *group, first=first), first)
         self._ahead[member] = len(self._pending)
         if own:
             write_each((member.write,), self._counted(own, 1), self._metrics)
@@ -272,11 +274,13 @@ class Room:
         write_each(writes, data, self._metrics)
         return price
 
-    def _audible(self, deliveries: Sequence[Delivery], serializer: Serializer, hears: int) -> Audible:
+    def _audible(
+        self, deliveries: Sequence[Delivery], serializer: Serializer, hears: int, *, first: int = 0
+    ) -> Audible:
         """The deliveries that a group may hear, with their frames, and at which position each is."""
         return [
             (position, delivery, frame)
-            for position, delivery in enumerate(deliveries)
+            for position, delivery in enumerate(deliveries, first)
             if delivery.audience & hears and (frame := delivery.frame(serializer, self.topic))
         ]
 
