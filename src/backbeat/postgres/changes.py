@@ -13,7 +13,6 @@ import random
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from backbeat.postgres.transactions import Transaction
     from backbeat.protocol.bindings import Binding, Form
     from backbeat.protocol.filters import Comparison
+    from backbeat.protocol.reasons import Reason
     from backbeat.tokens.claims import Claims
 
 __all__ = ["Changes", "Delivery"]
@@ -265,8 +265,8 @@ class Changes:
             transactions: in the order of their commits.
         """
         changes = list(row_changes(transactions, self._concern))
-        since = transactions[0].commit_time / 1_000_000 if transactions else 0.0
         while changes:
+            since = transactions[0].commit_time / 1_000_000
             shortest, longest = BACKOFF
             pause = shortest
             while True:
@@ -505,7 +505,8 @@ class Changes:
         accepted, unmade = await self._evaluator.accepted(asked)
         if unmade:
             self._withhold_unfiltered(wanted, unmade, since)
-        self._restore(asked.keys() - unmade)
+        if self._withheld:
+            self._restore(asked.keys() - unmade)
         met: list[Wanted] = []
         for change, by_role in wanted:
             kept: dict[str, list[Subscription]] = {}
@@ -517,34 +518,30 @@ class Changes:
                 met.append((change, kept))
         return met
 
-    def _withhold_unfiltered(
-        self, wanted: Iterable[Wanted], unmade: Collection[Comparison], since: float
-    ) -> None:
+    def _withhold_unfiltered(self, wanted: Iterable[Wanted], unmade: set[Comparison], since: float) -> None:
         """Tell those who may miss a change that their filters could not be evaluated."""
         for _, by_role in wanted:
             for subscription in chain.from_iterable(by_role.values()):
-                for comparison in subscription.asked:
-                    if comparison in unmade:
-                        refusal = partial(reasons.CHANGES_UNFILTERED.refusal, detail=comparison.column)
-                        self._withhold(subscription.subscriber, comparison, refusal, since)
+                for comparison in unmade.intersection(subscription.asked):
+                    reason, who = reasons.CHANGES_UNFILTERED, subscription.subscriber
+                    self._withhold(who, comparison, reason, comparison.column, since)
 
     def _mind_policies(self, drafts: Collection[Draft], since: float) -> None:
         """Tell those who may miss a change that the policies of its table gave no answer for them."""
         for draft in drafts:
-            table = f"{draft.access.schema}.{draft.access.table}"
-            refusal = partial(reasons.CHANGES_UNDECIDED.refusal, detail=table)
+            oid, table = draft.access.oid, f"{draft.access.schema}.{draft.access.table}"
             for subscription in draft.undecided():
-                cause = draft.access.oid, subscription.claims
-                self._withhold(subscription.subscriber, cause, refusal, since)
+                cause, who = (oid, subscription.claims), subscription.subscriber
+                self._withhold(who, cause, reasons.CHANGES_UNDECIDED, table, since)
         if self._withheld:
             self._restore({(draft.access.oid, claims) for draft in drafts for claims in draft.decided()})
 
-    def _withhold(self, who: Hashable, cause: Hashable, refusal: Callable[[], Refusal], since: float) -> None:
+    def _withhold(self, who: Hashable, cause: Hashable, reason: Reason, detail: str, since: float) -> None:
         # Whoever left meanwhile misses nothing.
         if who in self._subscriptions:
             now = asyncio.get_running_loop().time()
             if self._withheld.fails(who, cause, since=since, now=now):
-                self._on_withheld(who, refusal())
+                self._on_withheld(who, reason.refusal(detail=detail))
 
     def _restore(self, causes: Collection[Hashable]) -> None:
         for who, since in self._withheld.works(causes, now=asyncio.get_running_loop().time()):

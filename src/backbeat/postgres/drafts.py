@@ -63,7 +63,7 @@ class Draft:
     def answered(self, answer: Mapping[Claims, set[int]]) -> None:
         """Take the answer; whoever is missing in it gave none, because something failed."""
         seen = {viewer: answer[claims] for viewer, claims in self._claims.items() if claims in answer}
-        self._unanswered = {*self._claims} - seen.keys() if len(seen) < len(self._claims) else set()
+        self._unanswered = self._claims.keys() - seen.keys()
         for group, places in self._groups.items():
             for place in places:
                 self._seen[place] = []

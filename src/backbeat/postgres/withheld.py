@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -13,6 +14,14 @@ QUIET: Final = 5.0
 """Seconds without a failure after which it is over: what fails for one row in ten is not told for each."""
 
 
+@dataclass(slots=True)
+class _Missing:
+    """What one subscriber misses: since when, and when each cause failed last."""
+
+    since: float
+    failing: dict[Hashable, float] = field(default_factory=dict)
+
+
 class Withheld:
     """Remembers since when subscribers miss changes, so that each is told once, and once when it is over.
 
@@ -21,14 +30,13 @@ class Withheld:
     """
 
     def __init__(self) -> None:
-        self._failing: dict[Hashable, dict[Hashable, float]] = {}
-        self._since: dict[Hashable, float] = {}
+        self._missing: dict[Hashable, _Missing] = {}
 
     def __repr__(self) -> str:
         return f"<Withheld subscribers={len(self)}>"
 
     def __len__(self) -> int:
-        return len(self._failing)
+        return len(self._missing)
 
     def fails(self, subscriber: Hashable, cause: Hashable, *, since: float, now: float) -> bool:
         """Note that a change was withheld from a subscriber.
@@ -42,10 +50,9 @@ class Withheld:
         Returns:
             Whether nobody knew of that cause.
         """
-        failing = self._failing.setdefault(subscriber, {})
+        failing = self._missing.setdefault(subscriber, _Missing(since)).failing
         known = cause in failing
         failing[cause] = now
-        self._since.setdefault(subscriber, since)
         return not known
 
     def works(self, causes: Collection[Hashable], *, now: float) -> list[tuple[Hashable, float]]:
@@ -59,14 +66,18 @@ class Withheld:
             Who gets everything again, and since when it did not.
         """
         over: list[tuple[Hashable, float]] = []
-        for subscriber, failing in list(self._failing.items()):
-            for cause in [each for each, last in failing.items() if now - last >= QUIET and each in causes]:
-                del failing[cause]
-            if not failing and (since := self.forget(subscriber)) is not None:
-                over.append((subscriber, since))
+        for subscriber, missing in list(self._missing.items()):
+            missing.failing = {
+                cause: last
+                for cause, last in missing.failing.items()
+                if now - last < QUIET or cause not in causes
+            }
+            if not missing.failing:
+                over.append((subscriber, missing.since))
+                self.forget(subscriber)
         return over
 
     def forget(self, subscriber: Hashable) -> float | None:
         """Forget somebody who left or has other filters; tell since when it misses changes, if it does."""
-        self._failing.pop(subscriber, None)
-        return self._since.pop(subscriber, None)
+        missing = self._missing.pop(subscriber, None)
+        return None if missing is None else missing.since

@@ -105,21 +105,21 @@ class Arrival(asyncio.Protocol):
         place: the place that was taken for it, or the reason why there is none; None if nobody has asked.
     """
 
-    __slots__ = ("_arrivals", "_place", "_transport", "made")
-
-    made: bool
-    """Whether there is a connection, which gives the place back."""
+    __slots__ = ("_arrivals", "_place", "_transport")
 
     def __init__(self, arrivals: Arrivals, place: str | Reason | None = None) -> None:
         self._arrivals = arrivals
         self._place = place
         self._transport: asyncio.Transport | None = None
-        self.made = False
+
+    @property
+    def made(self) -> bool:
+        """Whether there is a connection, or was: it gives the place back."""
+        return self._transport is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a place; without one, and behind a proxy, the door knows what to do."""
         self._transport = cast("asyncio.Transport", transport)
-        self.made = True
         if self._place is None:
             peer = transport.get_extra_info("peername")
             self._place = self._arrivals.realtime.entrance.enter(str(peer[0]) if peer else "")

@@ -88,10 +88,10 @@ class Certificate:
         return True
 
     def _state(self) -> list[tuple[int, ...] | None]:
-        return [_state(self._certificate), _state(self._key)]
+        return [_version(self._certificate), _version(self._key)]
 
 
-def _state(path: Path) -> tuple[int, ...] | None:
+def _version(path: Path) -> tuple[int, ...] | None:
     """What tells one content of a file from the next; None if it is not there."""
     try:
         found = path.stat()

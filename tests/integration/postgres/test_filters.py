@@ -11,6 +11,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg import sql
+from tests.slow_pattern import ENDLESS, LETTERS
 
 from backbeat.errors import BadRequest, Unavailable
 from backbeat.postgres import evaluator as evaluator_module
@@ -437,10 +438,6 @@ async def test_values_are_read_in_the_role_of_the_subscriber(table: Table) -> No
 
 
 # When something goes wrong ----------------------------------------------------------------------------------
-
-ENDLESS = r"^(a*)(a*)(a*)(a*)\1\2\3\4$"
-"""Takes a regular expression engine hours, on an odd number of letters."""
-LETTERS = "a" * 301
 
 
 async def test_a_pattern_that_takes_too_long_holds_up_nobody_else(table: Table) -> None:

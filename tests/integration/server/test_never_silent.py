@@ -26,6 +26,7 @@ from tests.integration.server.conftest import (
     unready,
     with_news,
 )
+from tests.slow_pattern import ENDLESS, LETTERS
 
 from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.server.settings import Settings
@@ -92,9 +93,7 @@ def hang(server: Running, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 # What decides about changes, and fails ----------------------------------------------------------------------
 
-ENDLESS = r"^(a*)(a*)(a*)(a*)\1\2\3\4$"
-"""Takes a regular expression engine hours, on an odd number of letters."""
-LETTERS = "a" * 301
+TOO_SLOW = NEWS | {"filter": f"headline=match.{ENDLESS}"}
 
 
 async def test_a_filter_that_takes_too_long_is_told(
@@ -104,8 +103,7 @@ async def test_a_filter_that_takes_too_long_is_told(
     monkeypatch.setattr("backbeat.postgres.evaluator.SUSPENSION", 0.0)
     monkeypatch.setattr("backbeat.postgres.withheld.QUIET", 0.0)
     async with server.client() as client, server.client() as other:
-        entry = NEWS | {"filter": f"headline=match.{ENDLESS}"}
-        await client.subscribed("realtime:x", [entry], token=server.token())
+        await client.subscribed("realtime:x", [TOO_SLOW], token=server.token())
         await other.subscribed("realtime:x", [NEWS | {"filter": "headline=match.a"}], token=server.token())
         for number in range(2):
             await database.execute("insert into news values (%s, %s)", (number, LETTERS))
@@ -124,8 +122,7 @@ async def test_whoever_is_subscribed_anew_hears_what_was_missing(
     """Its column has changed, and its filter with it: what failed before is not asked any more."""
     monkeypatch.setattr("backbeat.postgres.evaluator.SUSPENSION", 0.0)
     async with server.client() as client:
-        entry = NEWS | {"filter": f"headline=match.{ENDLESS}"}
-        await client.subscribed("realtime:x", [entry], token=server.token())
+        await client.subscribed("realtime:x", [TOO_SLOW], token=server.token())
         await database.execute("insert into news values (1, %s)", (LETTERS,))
         assert (await client.message())[4]["status"] == "error"
         await database.execute("alter table news alter headline type varchar(400)")
