@@ -212,15 +212,22 @@ def _look(report: Report) -> None:
     """Count what is there when nobody is."""
     gc.collect()
     objects = gc.get_objects()
-    kinds = Counter(
-        type(each).__name__
-        for each in objects
-        if type(each).__name__ in PER_CONNECTION and type(each).__module__.startswith(OURS)
-    )
     report.objects.append(len(objects))
     report.memory.append(psutil.Process().memory_info().rss)
-    if kinds:
-        raise Unsteady([f"{count} objects left of {kind}" for kind, count in kinds.items()])
+    left = [
+        each
+        for each in objects
+        if type(each).__name__ in PER_CONNECTION and type(each).__module__.startswith(OURS)
+    ]
+    del objects
+    if left:
+        raise Unsteady([f"left: {each!r:.200}, held by {_holders(each, left)}" for each in left])
+
+
+def _holders(each: object, left: list[object]) -> str:
+    """What refers to an object, by type."""
+    found = Counter(type(holder).__qualname__ for holder in gc.get_referrers(each) if holder is not left)
+    return ", ".join(f"{count} {kind}" for kind, count in found.items())
 
 
 def _compare(report: Report) -> None:

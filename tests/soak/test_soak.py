@@ -22,5 +22,6 @@ def test_mixed_traffic_leaves_nothing_out_and_nothing_behind(capsys: pytest.Capt
     done = subprocess.run(command, capture_output=True, text=True, timeout=3 * SECONDS + 90, check=False)
     *_, last = done.stdout.strip().split("\n\n")
     with capsys.disabled():
-        print(f"\n{last}")
+        # Why it failed, too: nobody may have the rest of what pytest says, and it may not happen again.
+        print(f"\n{last}\n{done.stderr}".rstrip())
     assert done.returncode == 0, f"{done.stdout.splitlines()[0]}\n{done.stderr}"

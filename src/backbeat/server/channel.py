@@ -92,6 +92,7 @@ class Channel:
         "_busy",
         "_changes",
         "_expiry",
+        "_in_flight",
         "_phase",
         "_readiness",
         "_ref",
@@ -134,6 +135,7 @@ class Channel:
         self._busy: asyncio.Task[None] | None = None
         self._changes: ChangeSubscription | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._in_flight: asyncio.TimerHandle | None = None
         self._backlog: deque[Incoming] | None = None
 
     def __repr__(self) -> str:
@@ -312,8 +314,10 @@ class Channel:
         frames += [each.frame(self.serializer, self.topic) for each in passing if each.stored_as not in ids]
         if data := b"".join(frames):
             self.outbox.frames(data)
-        self.room.already_heard(self, ids)
-        self.realtime.loop.call_later(IN_FLIGHT, self.room.already_heard, self, frozenset())
+        if ids:
+            self.room.already_heard(self, ids)
+            forget = self.room.already_heard
+            self._in_flight = self.realtime.loop.call_later(IN_FLIGHT, forget, self, frozenset())
 
     async def _say_when_replicating(self) -> None:
         """Say that broadcasts from the database arrive, as soon as they do (section 3.7)."""
@@ -619,8 +623,9 @@ class Channel:
             # What ends the channel may be one of them; it has nothing left to do.
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
-        if self._expiry is not None:
-            self._expiry.cancel()
+        for timer in (self._expiry, self._in_flight):
+            if timer is not None:
+                timer.cancel()
         self._backlog = None
         self.socket.forget(self)
         if joined:

@@ -207,6 +207,7 @@ class Realtime:
     def disconnected(self, socket: Socket) -> None:
         """A socket ended."""
         self._sockets.discard(socket)
+        self._slow_senders.forget(socket)
         self.metrics.connections = len(self._sockets)
 
     def count_refusal(self, refusal: Refusal) -> None:

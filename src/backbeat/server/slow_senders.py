@@ -55,3 +55,11 @@ class SlowSenders(Generic[SenderT]):
                 slow.append(sender)
         self._begun = begun
         return slow
+
+    def forget(self, sender: SenderT) -> None:
+        """Let go of somebody who left.
+
+        Args:
+            sender: who, whether in the middle of a message or not.
+        """
+        self._begun.pop(sender, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -98,6 +98,13 @@ async def db(database_url: str) -> AsyncIterator[Connection]:
         await drop_slots(connection)
 
 
+@pytest.fixture
+async def watch(db: Connection, login_url: str) -> AsyncIterator[Watch]:
+    """What looks at the same stream from outside."""
+    async with aclosing(Watch(login_url, ["p"], "p")) as watch:
+        yield watch
+
+
 async def drop_slots(db: Connection) -> None:
     """Drop every slot of this database when its stream is gone."""
     async with asyncio.timeout(PATIENCE):
@@ -116,9 +123,12 @@ async def drop_slots(db: Connection) -> None:
 
 
 async def write_wal(db: Connection, megabytes: int) -> None:
-    """Make so much WAL that has nothing to do with anybody."""
+    """Make so much WAL that has nothing to do with anybody; all of it is on disk then."""
     await db.execute(
-        "select pg_logical_emit_message(false, 'noise', repeat('x', 1000000)) from generate_series(1, %s)",
+        # What is kept for a slot is counted up to what was written out. A transaction that has an id writes
+        # out everything before its end; any other leaves that to the WAL writer.
+        "select pg_current_xact_id(), pg_logical_emit_message(false, 'noise', repeat('x', 1000000))"
+        " from generate_series(1, %s)",
         (megabytes,),
     )
 
@@ -262,10 +272,9 @@ async def test_a_durable_slot_over_its_bound_is_made_anew_with_a_gap(db: Connect
 
 @pytest.mark.parametrize("durable", [False, True])
 async def test_a_slot_can_be_taken_from_a_consumer_that_hangs(
-    db: Connection, login_url: str, durable: bool
+    db: Connection, watch: Watch, login_url: str, durable: bool
 ) -> None:
     """The WAL is free at once; the stream comes back with a gap when its consumer does."""
-    watch = Watch(login_url, ["p"], "p")
     async with streaming(login_url, slot=SLOT, durable=durable, max_retained=5_000_000) as log:
         await log.until(StreamPhase.STREAMING)
         log.open.clear()
@@ -279,7 +288,6 @@ async def test_a_slot_can_be_taken_from_a_consumer_that_hangs(
         assert (await watch.slot(slot)).retained is None
         log.open.set()
         assert (await log.until(StreamPhase.STREAMING)).gap_since is not None
-    await watch.aclose()
 
 
 async def test_what_the_consumer_failed_at_is_not_returned_by_a_durable_slot(
@@ -345,13 +353,11 @@ async def test_a_mark_that_was_reached_makes_room_for_the_next(db: Connection, l
                 await asyncio.sleep(0.02)
 
 
-async def test_a_missing_publication_is_seen_from_outside(db: Connection, login_url: str) -> None:
+async def test_a_missing_publication_is_seen_from_outside(db: Connection, watch: Watch) -> None:
     """A durable stream goes on without it, and does not say so."""
-    watch = Watch(login_url, ["p"], "p")
     assert (await watch.slot(None)).missing == []
     await db.execute("drop publication p")
     assert (await watch.slot(None)).missing == ["p"]
-    await watch.aclose()
 
 
 @pytest.mark.parametrize(
@@ -363,16 +369,14 @@ async def test_a_missing_publication_is_seen_from_outside(db: Connection, login_
         "drop table songs; create table songs (id int primary key); alter publication p add table songs",
     ],
 )
-async def test_a_changed_table_is_seen_from_outside(db: Connection, login_url: str, statement: str) -> None:
+async def test_a_changed_table_is_seen_from_outside(db: Connection, watch: Watch, statement: str) -> None:
     """Its columns, the rights to it, and whether it is still the same."""
-    watch = Watch(login_url, ["p"], "p")
     before = await watch.tables()
     assert before == await watch.tables()
     await db.execute(statement.encode())
     after = await watch.tables()
     assert after.keys() == before.keys()
     assert after != before
-    await watch.aclose()
 
 
 async def test_a_stalled_watch_fails_and_recovers(
@@ -381,8 +385,7 @@ async def test_a_stalled_watch_fails_and_recovers(
     """It must not be what hangs."""
     monkeypatch.setattr("backbeat.postgres.watch.PATIENCE", 0.2)
     line = FaultyLine(login_url)
-    async with line.laid() as url:
-        watch = Watch(url, ["p"], "p")
+    async with line.laid() as url, aclosing(Watch(url, ["p"], "p")) as watch:
         await watch.slot(None)
         line.stall()
         async with asyncio.timeout(PATIENCE):
@@ -390,7 +393,6 @@ async def test_a_stalled_watch_fails_and_recovers(
                 await watch.slot(None)
         line.restore()
         await watch.slot(None)
-        await watch.aclose()
 
 
 async def clock(db: Connection) -> float:

@@ -40,3 +40,12 @@ def test_a_message_that_was_finished_is_forgotten() -> None:
     senders.look([("a", buffer, 1)], 0.0)
     senders.look([], 5.0)
     assert senders.look([("a", buffer, 1)], 50.0) == []
+
+
+def test_whoever_left_is_forgotten() -> None:
+    """At once: the memory of a client is free when the client is gone, not at the next look."""
+    senders, buffer = watch(), bytearray()
+    senders.look([("a", buffer, 1)], 0.0)
+    senders.forget("a")
+    senders.forget("b")
+    assert senders.look([("a", buffer, 1)], 50.0) == []
