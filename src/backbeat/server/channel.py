@@ -316,8 +316,15 @@ class Channel:
             self.outbox.frames(data)
         if ids:
             self.room.already_heard(self, ids)
-            forget = self.room.already_heard
-            self._in_flight = self.realtime.loop.call_later(IN_FLIGHT, forget, self, frozenset())
+            self._in_flight = self.realtime.loop.call_later(IN_FLIGHT, self._forget_replay)
+
+    def _forget_replay(self) -> None:
+        """Expect no more copies of replayed messages."""
+        if self._in_flight is not None:
+            assert self.room is not None
+            self._in_flight.cancel()
+            self._in_flight = None
+            self.room.already_heard(self, frozenset())
 
     async def _say_when_replicating(self) -> None:
         """Say that broadcasts from the database arrive, as soon as they do (section 3.7)."""
@@ -623,9 +630,9 @@ class Channel:
             # What ends the channel may be one of them; it has nothing left to do.
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
-        for timer in (self._expiry, self._in_flight):
-            if timer is not None:
-                timer.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._forget_replay()
         self._backlog = None
         self.socket.forget(self)
         if joined:

@@ -120,7 +120,7 @@ class Room:
             self._taps = [tap for tap in self._taps if tap is not passing]
 
     def already_heard(self, member: Member, ids: frozenset[str]) -> None:
-        """Leave stored messages out for a member that got them as a replay.
+        """Leave stored messages out for a member that got them as a replay, also when its rights change.
 
         Args:
             member: who got them.
@@ -149,7 +149,6 @@ class Room:
         if not gone:
             self.catch_up(member)
         group = member.serializer, int(member.hears)
-        self._replayed.pop(member, None)
         self._ahead.pop(member, None)
         members = self._groups.get(group)
         if members is not None:

@@ -88,6 +88,21 @@ async def test_a_live_copy_of_a_replayed_message_is_left_out(server: Any) -> Non
     assert numbers(other) == [1, 2]
 
 
+async def test_a_live_copy_is_left_out_after_the_token_was_renewed_too(server: Any) -> None:
+    """Clients send their token again as soon as they have joined."""
+    server.subscriptions.stored = [stored(1)]
+    client = server.client()
+    client.join(ROOM, private=True, broadcast=REPLAY)
+    await client.settled()
+    client.push(ROOM, "access_token", {"access_token": server.token()})
+    await client.settled()
+    room = server.realtime.hub.find(ROOM, private=True)
+    room.publish(live(1), 1)
+    room.publish(live(2), 1)
+    room.send(inf)
+    assert numbers(client) == [2]
+
+
 async def test_a_message_that_passes_while_the_replay_is_read_is_not_lost(server: Any) -> None:
     """It is too new for the replay, and is delivered before the joiner is a member."""
     server.subscriptions.stored = [stored(1)]
