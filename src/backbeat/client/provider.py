@@ -45,7 +45,7 @@ class TokenSource:
         given: the function or the object.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is neither, or an object that blocks.
     """
 
     def __init__(self, given: TokenCallback | TokenProvider) -> None:
@@ -53,6 +53,12 @@ class TokenSource:
             self._ask: Callable[[], Any] = given.token
             self._refresh = getattr(given, "refresh", None)
             self._events = getattr(given, "events", None)
+            if self._refresh is not None and not _awaits(given.token) and not _awaits(self._refresh):
+                raise TypeError(
+                    f"`token` is a {type(given).__name__} whose `token()` and `refresh()` block: give its "
+                    "asyncio counterpart (of a session `backbeat.session.AuthContext`), or its method alone, "
+                    "which is called in a thread: `token=auth.token`."
+                )
         elif callable(given):
             self._ask, self._refresh, self._events = given, None, None
         else:
@@ -70,7 +76,7 @@ class TokenSource:
         """
         if refused and self._refresh is not None:
             await self._refresh(force=True)
-        if inspect.iscoroutinefunction(self._ask):
+        if _awaits(self._ask):
             return await self._ask()
         # A function that blocks must not hold up heartbeats.
         answer = await asyncio.to_thread(self._ask)
@@ -99,6 +105,10 @@ def check_token(value: object) -> str:
         return value
     shape = "use its `access_token`" if _has_token(value) else "a token is a str that is not empty"
     raise TypeError(f"`set_auth` takes a token, and not a {type(value).__name__}: {shape}.")
+
+
+def _awaits(function: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(function)
 
 
 def _has_token(value: object) -> bool:

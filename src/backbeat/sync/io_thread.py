@@ -307,7 +307,8 @@ def _refuse_in_event_loop() -> None:
         return
     raise SyncCallInAsyncContext(
         f"{_public_call()}() of the blocking client would stop the event loop that runs in this thread.",
-        hint="Await the same call of `backbeat.RealtimeClient`, or use `asyncio.to_thread`.",
+        hint="Await the same call of `backbeat.RealtimeClient` or `backbeat.session.AuthContext`, or use"
+        " `asyncio.to_thread`.",
     )
 
 

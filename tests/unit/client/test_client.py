@@ -574,6 +574,13 @@ async def test_what_gives_no_token_is_refused_at_once(make_client: MakeClient, t
         assert "token" in str(error.value)
 
 
+async def test_a_session_that_blocks_is_refused_at_once(make_client: MakeClient) -> None:
+    """In place of failing where nobody looks, when its first event or a fresh token is awaited."""
+    blocking = SimpleNamespace(token=lambda: T1, refresh=lambda **_: None, events=lambda: iter(()))
+    with pytest.raises(TypeError, match=r"block.*AuthContext.*token=auth\.token"):
+        make_client(token=blocking)
+
+
 async def test_a_session_is_followed(server: MemoryServer, make_client: MakeClient) -> None:
     """A refreshed token is pushed, a sign-out leaves the channels, a sign-in brings them back."""
     sessions = Sessions(T1)
