@@ -57,6 +57,17 @@ async def test_the_newest_are_replayed_oldest_first(database: Database, admin: A
     assert await events(database, limit=3) == ["3", "2", "1"]
 
 
+async def test_those_of_one_transaction_are_replayed_as_they_were_written(
+    database: Database, admin: Admin
+) -> None:
+    """They have the same time, and the stream delivers them in that order, too."""
+    async with admin.transaction():
+        for number in range(9):
+            await store(admin, str(number))
+    assert await events(database) == list("012345678")
+    assert await events(database, limit=3) == list("678")
+
+
 async def test_what_is_older_is_not_replayed(database: Database, admin: Admin) -> None:
     """The time is a time of the epoch, in milliseconds."""
     await store(admin, "old", ago=60)

@@ -7,5 +7,6 @@ where topic = %(topic)s
   and (payload is not null or binary_payload is not null)
   and inserted_at >= timestamp 'epoch' + %(since)s * interval '1 millisecond'
   and inserted_at < (now() at time zone 'utc') + interval '1 minute'
-order by inserted_at desc, id
+-- Those of one transaction have one time; where they lie in the table is the order they were written in.
+order by inserted_at desc, ctid desc
 limit %(limit)s
