@@ -20,7 +20,13 @@ import msgspec
 import psycopg
 import structlog
 from psycopg import generators, pq
-from psycopg.errors import CheckViolation, InsufficientPrivilege, QueryCanceled, error_from_result
+from psycopg.errors import (
+    CheckViolation,
+    InsufficientPrivilege,
+    InvalidSqlStatementName,
+    QueryCanceled,
+    error_from_result,
+)
 
 from backbeat.protocol import reasons
 
@@ -149,10 +155,17 @@ class Authorizer:
 
     async def _ask(self, segments: Sequence[Sequence[Statement]]) -> list[list[PGresult]]:
         async with self._database.connection() as connection:
-            if connection not in self._prepared:
-                await _prepare(connection)
-                self._prepared.add(connection)
-            return await _pipeline(connection, segments)
+            for _ in range(2):
+                if connection not in self._prepared:
+                    await _prepare(connection)
+                    self._prepared.add(connection)
+                answers = await _pipeline(connection, segments)
+                if not isinstance(_error(answers[0]), InvalidSqlStatementName):
+                    break
+                # psycopg deallocates all statements of a connection, ours too, when somebody else who
+                # borrows it rolls back.
+                self._prepared.discard(connection)
+            return answers
 
 
 async def _prepare(connection: Connection) -> None:

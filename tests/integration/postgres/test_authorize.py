@@ -373,6 +373,22 @@ async def test_an_abandoned_question_leaves_the_connection_usable(
     assert await authorizer.probe("band", claims_of(ANN), {}) == Permissions.none()
 
 
+async def test_a_rollback_of_somebody_else_takes_nothing_away(
+    authorizer: Authorizer, database: Database
+) -> None:
+    """psycopg deallocates every prepared statement of the connection then, its own and those of the question."""
+    assert await authorizer.probe("band", claims_of(ANN), {}) == Permissions.none()
+    async with database.connection() as connection:
+        for _ in range(10):  # Enough that psycopg prepares it.
+            await connection.execute("select 1")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            async with connection.transaction():
+                await connection.execute("select 1 / 0")
+        kept = await connection.execute("select from pg_prepared_statements where name like 'backbeat%'")
+        assert kept.rowcount == 0
+    assert await authorizer.probe("band", claims_of(ANN), {}) == Permissions.none()
+
+
 async def test_every_connection_busy_is_named(login_url: str) -> None:
     """Who waits too long for a connection learns that there are too few."""
     database = Database(login_url, size=1, wait=0.05)
