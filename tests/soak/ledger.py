@@ -7,8 +7,9 @@ the end of the connection. The rules:
 2. What one sender sends arrives in the order it was sent.
 3. Whoever leaves gets what was published before it asked to leave; what is sent around that time it may get.
 4. Nothing arrives before the join was answered or after the leave was.
-5. What was published before somebody asked to join never reaches it.
+5. What was published before somebody asked to join never reaches it, but for a replay.
 6. Nothing arrives that nobody sent, or that was sent elsewhere.
+7. Whoever joins with a replay gets the newest of what is stored, too, once and in order with what follows.
 
 A message counts as *accepted* when whoever took it has answered for it, and as *published* when it was
 answered from within the room, or somebody there has it. What a sender wrote before its connection was cut may
@@ -57,6 +58,7 @@ class Sender:
     Attributes:
         name: stands in every message.
         place: where they go.
+        stored: whether they are kept, and replayed to those who join with a replay.
         sent: the number of the last one.
         accepted: up to which number they arrive for certain.
         published: up to which number they have been written to everybody who was there.
@@ -64,6 +66,7 @@ class Sender:
 
     name: str
     place: Place
+    stored: bool = False
     sent: int = 0
     accepted: int = 0
     published: int = 0
@@ -88,12 +91,14 @@ class Stay:
         who: for the report.
         place: where.
         without: the sender it does not hear, itself usually.
+        replay: how many stored messages of each sender it gets when it joins.
         phase: where in its life it is.
     """
 
     who: str
     place: Place
     without: Sender | None = None
+    replay: int = 0
     phase: Phase = Phase.JOINING
     accounts: dict[Sender, _Account] = field(default_factory=dict, repr=False)
     before: dict[Sender, int] = field(default_factory=dict, repr=False)
@@ -119,10 +124,10 @@ class Ledger:
 
     # Sending ------------------------------------------------------------------------------------------------
 
-    def sender(self, name: str, place: Place) -> Sender:
+    def sender(self, name: str, place: Place, *, stored: bool = False) -> Sender:
         """Open the account of a sender, whose name nobody else has."""
         assert name not in self._senders
-        sender = self._senders[name] = Sender(name, place)
+        sender = self._senders[name] = Sender(name, place, stored)
         senders, stays = self._at(place)
         senders.add(sender)
         for stay in stays:
@@ -147,12 +152,12 @@ class Ledger:
 
     # Staying ------------------------------------------------------------------------------------------------
 
-    def joining(self, who: str, place: Place, *, without: Sender | None = None) -> Stay:
+    def joining(self, who: str, place: Place, *, without: Sender | None = None, replay: int = 0) -> Stay:
         """Begin a stay: the join is about to be sent."""
-        stay = Stay(who, place, without)
+        stay = Stay(who, place, without, replay)
         senders, stays = self._at(place)
         stays.add(stay)
-        stay.before = {sender: sender.published for sender in senders}
+        stay.before = {sender: sender.published for sender in senders if not (replay and sender.stored)}
         for sender in senders:
             self._account(stay, sender, inf)
         return stay
@@ -165,11 +170,12 @@ class Ledger:
                 account.due_from = inf
 
     def joined(self, stay: Stay) -> None:
-        """Note that the join was answered: whatever is sent from now on is due."""
+        """Note that the join was answered: whatever is sent from now on is due, and a replay."""
         if stay.phase in (Phase.JOINING, Phase.UNSURE):
+            replay = stay.replay if stay.phase is Phase.JOINING else 0
             stay.phase = Phase.THERE
             for sender, account in stay.accounts.items():
-                account.due_from = sender.sent + 1
+                account.due_from = max(1, sender.sent + 1 - (replay if sender.stored else 0))
 
     def leaving(self, stay: Stay) -> None:
         """Note that the stay is about to end by request: what was published until now is still due."""
@@ -196,8 +202,8 @@ class Ledger:
 
     # Receiving ----------------------------------------------------------------------------------------------
 
-    def receive(self, stay: Stay, name: str, number: int) -> None:
-        """Note that somebody got a message."""
+    def receive(self, stay: Stay, name: str, number: int, *, replayed: bool = False) -> None:
+        """Note that somebody got a message; who gets a replay may be ahead of all the others."""
         self.received += 1
         sender = self._senders.get(name)
         if sender is None or sender.place != stay.place or not 0 < number <= sender.sent:
@@ -224,7 +230,7 @@ class Ledger:
                 account.skipped.update(range(account.last + 1, number))
             account.first = account.first or number
             account.last = number
-            self.published(sender, number)
+            (self.accepted if replayed else self.published)(sender, number)
 
     # Reckoning ----------------------------------------------------------------------------------------------
 

@@ -85,6 +85,7 @@ class Party:
         self._chance = chance
         self._clients = clients
         self._over = asyncio.Event()
+        self._began = time.time()
         self._tokens = 0
         self._flooding = False
         self._senders: dict[str, Sender] = {}
@@ -230,7 +231,8 @@ class Party:
         tables = {"songs": user} if chance.random() < 0.4 else {}
         if chance.random() < 0.3:
             tables["news"] = ""
-        self._note("join refused" if refused else "join")
+        replay = private and not refused and chance.random() < 0.4
+        self._note("join refused" if refused else "join with replay" if replay else "join")
         peer.join(
             topic,
             user,
@@ -240,6 +242,7 @@ class Party:
             echo=chance.random() < 0.5,
             presence=chance.random() < 0.5,
             tables=tables,
+            replay_since=self._began if replay else None,
             refused=refused,
         )
 
@@ -368,7 +371,7 @@ class Party:
     def _sender(self, kind: str, place: Place) -> Sender:
         name = f"{place.name}/{kind}"
         if name not in self._senders:
-            self._senders[name] = self._ledger.sender(name, place)
+            self._senders[name] = self._ledger.sender(name, place, stored=kind == "stored")
         return self._senders[name]
 
     def _anywhere(self) -> tuple[str, bool]:

@@ -19,10 +19,10 @@ __all__ = ["Peer", "Seat", "payload", "room", "rows"]
 PREFIX = "realtime:"
 CHANGES = "postgres_changes"
 SERIALIZERS = {V1.vsn: V1, V2.vsn: V2}
+REPLAY = 25
+"""The most stored messages that a join may ask for."""
 LATE = "changes arrive late"
 """What the server says when it is too busy; the changes come all the same."""
-AWAY = "unable to connect to the project database"
-"""What it says when Postgres is too busy to answer: a refusal like any other."""
 
 _numbers = itertools.count(1)
 
@@ -170,6 +170,7 @@ class Peer:
         echo: bool = False,
         presence: bool = False,
         tables: Mapping[str, str] | None = None,
+        replay_since: float | None = None,
         refused: bool = False,
     ) -> None:
         """Join a topic, also one that is joined already.
@@ -183,6 +184,8 @@ class Peer:
             echo: whether it hears itself.
             presence: whether it takes part in presence.
             tables: tables whose inserts it hears, with the owner of the rows it may see; empty for anybody.
+            replay_since: from when on stored messages are to be replayed, in seconds since 1970; None for
+                no replay.
             refused: whether the join has to be refused.
         """
         tables = tables or {}
@@ -196,9 +199,12 @@ class Peer:
         sender = self._ledger.sender(name, room(topic, private=private))
         raw_sender = self._ledger.sender(f"{name}/raw", room(topic, private=private, raw=True))
         key = f"key-{name}" if presence else ""
+        broadcast: dict[str, Any] = {"ack": ack, "self": echo}
+        if replay_since is not None:
+            broadcast["replay"] = {"since": int(replay_since * 1000), "limit": REPLAY}
         config: dict[str, Any] = {
             "private": private,
-            "broadcast": {"ack": ack, "self": echo},
+            "broadcast": broadcast,
             "presence": {"enabled": presence, "key": key},
             "postgres_changes": [{"event": "INSERT", "schema": "public", "table": table} for table in tables],
         }
@@ -212,7 +218,12 @@ class Peer:
             ack=ack,
             sender=sender,
             raw_sender=raw_sender,
-            heard=ledger.joining(who, sender.place, without=None if echo else sender),
+            heard=ledger.joining(
+                who,
+                sender.place,
+                without=None if echo else sender,
+                replay=0 if replay_since is None else REPLAY,
+            ),
             raw=ledger.joining(who, raw_sender.place, without=None if echo else raw_sender),
             rows={table: ledger.joining(who, rows(table, owner)) for table, owner in tables.items()},
             unconfirmed=bool(tables),
@@ -227,7 +238,7 @@ class Peer:
             if old is not None:
                 # The server ended it when it saw the join, whatever became of that.
                 self._over(old, answered=True)
-            if (reply["status"] == "ok") == refused and AWAY not in str(reply):
+            if (reply["status"] == "ok") == refused:
                 self._fault(f"{who}: join answered with {reply}")
             if reply["status"] != "ok":
                 self._over(seat, answered=True)
@@ -400,7 +411,8 @@ class Peer:
             if event not in ("phx_close", "system"):
                 self._fault(f"{self.name}: {event} on {topic}, where it is not")
         elif event == "broadcast":
-            self._ledger.receive(seat.heard, body["payload"]["s"], body["payload"]["n"])
+            sender, number = body["payload"]["s"], body["payload"]["n"]
+            self._ledger.receive(seat.heard, sender, number, replayed="replayed" in body.get("meta", ()))
         elif event == CHANGES:
             self._row(seat, body["data"])
         elif event == "presence_state":
@@ -446,8 +458,6 @@ class Peer:
             seat.old_rows.clear()
             for stay in seat.rows.values():
                 self._ledger.joined(stay)
-        elif body["status"] != "ok" and AWAY in body["message"]:
-            seat.may_end = AWAY
         elif body["status"] != "ok" and not (seat.may_end or seat.intrudes) and LATE not in body["message"]:
             self._fault(f"{self.name}/{seat.topic}: {body}")
 

@@ -157,6 +157,38 @@ def test_what_was_published_before_a_join_never_comes() -> None:
     assert books.kinds == ["stale"]
 
 
+@pytest.mark.parametrize(
+    ("received", "kinds"),
+    [
+        ((2, 3, 4), []),
+        ((1, 2, 3, 4), []),
+        ((3, 4), ["lost"]),
+        ((4,), ["lost"]),
+        ((2, 3), ["lost"]),
+        ((2, 3, 2, 4), ["doubled"]),
+        ((3, 2, 4), ["lost", "swapped"]),
+    ],
+)
+def test_whoever_joins_with_a_replay_gets_the_newest_as_well(
+    received: tuple[int, ...], kinds: list[str]
+) -> None:
+    """Of what is stored; once, in order, and with nothing missing before what follows."""
+    ledger = Ledger()
+    sender = ledger.sender("s", ROOM, stored=True)
+    listener = ledger.joining("eric", ROOM)
+    ledger.joined(listener)
+    stay = ledger.joining("mike", ROOM, replay=2)
+    for number in (1, 2, 3):
+        ledger.accepted(sender, ledger.sent(sender))
+        ledger.receive(listener, "s", number)
+    ledger.joined(stay)
+    ledger.accepted(sender, ledger.sent(sender))
+    ledger.receive(listener, "s", 4)
+    for number in received:
+        ledger.receive(stay, "s", number)
+    assert [fault.partition(":")[0] for fault in ledger.close()] == kinds
+
+
 def test_a_connection_that_ended_is_owed_nothing_more() -> None:
     """What it got before that was without a gap."""
     books = Books()

@@ -376,7 +376,7 @@ async def test_an_abandoned_question_leaves_the_connection_usable(
 async def test_a_rollback_of_somebody_else_takes_nothing_away(
     authorizer: Authorizer, database: Database
 ) -> None:
-    """psycopg deallocates every prepared statement of the connection then, its own and those of the question."""
+    """Then psycopg deallocates all prepared statements of the connection, those of the question too."""
     assert await authorizer.probe("band", claims_of(ANN), {}) == Permissions.none()
     async with database.connection() as connection:
         for _ in range(10):  # Enough that psycopg prepares it.
