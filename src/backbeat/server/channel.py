@@ -632,7 +632,6 @@ class Channel:
                 task.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
-        self._forget_replay()
         self._backlog = None
         self.socket.forget(self)
         if joined:
@@ -641,6 +640,8 @@ class Channel:
             self._changes.stop()
         if self.room is not None:
             self.room.leave(self, gone=self.socket.gone)
+            # Not before: leaving writes what is on its way, copies of replayed messages among it.
+            self._forget_replay()
             self.tracker.untrack()
             self.realtime.hub.release(self.room, private=self._request.private)
 

@@ -103,6 +103,19 @@ async def test_a_live_copy_is_left_out_after_the_token_was_renewed_too(server: A
     assert numbers(client) == [2]
 
 
+async def test_a_live_copy_is_left_out_at_the_end_too(server: Any) -> None:
+    """Whoever joins anew is given what is on its way to the old channel, and nothing that had."""
+    server.subscriptions.stored = [stored(1)]
+    client = server.client()
+    client.join(ROOM, private=True, broadcast=REPLAY)
+    await client.settled()
+    room = server.realtime.hub.find(ROOM, private=True)
+    room.publish(live(1), 1)
+    room.publish(live(2), 1)
+    client.join(ROOM, ref="2", private=True)
+    assert numbers(client) == [2]
+
+
 async def test_a_message_that_passes_while_the_replay_is_read_is_not_lost(server: Any) -> None:
     """It is too new for the replay, and is delivered before the joiner is a member."""
     server.subscriptions.stored = [stored(1)]
