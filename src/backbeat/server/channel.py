@@ -26,7 +26,7 @@ from backbeat.server.cancellation import unless_cancelled
 from backbeat.server.delivery import Hears, TextDelivery, UserBroadcast
 from backbeat.server.outbox import Outbox
 from backbeat.server.realtime import SWEEP_INTERVAL
-from backbeat.server.replay import replay_frame
+from backbeat.server.replay import Replay
 from backbeat.server.subscription import ChangeSubscription
 from backbeat.server.tracker import Tracker
 from backbeat.tokens.keys import is_opaque
@@ -50,9 +50,6 @@ be as large as one message may be."""
 
 MAX_TOPIC: Final = 2048
 """Characters of a topic: it stands in every message and every log line."""
-
-IN_FLIGHT: Final = 60.0
-"""Seconds after a replay in which the same messages may still arrive from the stream."""
 
 REPLICATION_PATIENCE: Final = 60.0
 """Seconds to wait for the replication stream, for a channel that asked to be told."""
@@ -92,11 +89,11 @@ class Channel:
         "_busy",
         "_changes",
         "_expiry",
-        "_in_flight",
         "_phase",
         "_readiness",
         "_ref",
         "_replaces",
+        "_replay",
         "_request",
         "_token",
         "hears",
@@ -135,7 +132,7 @@ class Channel:
         self._busy: asyncio.Task[None] | None = None
         self._changes: ChangeSubscription | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._in_flight: asyncio.TimerHandle | None = None
+        self._replay: Replay | None = None
         self._backlog: deque[Incoming] | None = None
 
     def __repr__(self) -> str:
@@ -299,32 +296,14 @@ class Channel:
         self.realtime.metrics.channels += 1
         self.tracker.begin(request.presence_key)
         if request.replay is not None:
-            self._replay(replayed, passing)
+            self._replay = Replay(self.room, self, replayed)
+            if frames := self._replay.begin(self.realtime.loop, passing, self.join_ref):
+                self.outbox.frames(frames)
         if request.replication_ready:
             self._readiness = self.realtime.spawn(self._say_when_replicating(), name=f"ready {self.topic}")
         if request.changes:
             self._changes = self._change_subscription()
             self._changes.start(self._token)
-
-    def _replay(self, replayed: Sequence[StoredMessage], passing: Sequence[Delivery]) -> None:
-        """Send stored messages, each once, however it comes: read, passed meanwhile, or still on its way."""
-        assert self.room is not None
-        ids = frozenset(message.id for message in replayed)
-        frames = [replay_frame(each, self.serializer, self.topic, self.join_ref) for each in replayed]
-        frames += [each.frame(self.serializer, self.topic) for each in passing if each.stored_as not in ids]
-        if data := b"".join(frames):
-            self.outbox.frames(data)
-        if ids:
-            self.room.already_heard(self, ids)
-            self._in_flight = self.realtime.loop.call_later(IN_FLIGHT, self._forget_replay)
-
-    def _forget_replay(self) -> None:
-        """Expect no more copies of replayed messages."""
-        if self._in_flight is not None:
-            assert self.room is not None
-            self._in_flight.cancel()
-            self._in_flight = None
-            self.room.already_heard(self, frozenset())
 
     async def _say_when_replicating(self) -> None:
         """Say that broadcasts from the database arrive, as soon as they do (section 3.7)."""
@@ -640,8 +619,9 @@ class Channel:
             self._changes.stop()
         if self.room is not None:
             self.room.leave(self, gone=self.socket.gone)
-            # Not before: leaving writes what is on its way, copies of replayed messages among it.
-            self._forget_replay()
+            if self._replay is not None:
+                # Not before: leaving writes what is on its way, copies of replayed messages among it.
+                self._replay.end()
             self.tracker.untrack()
             self.realtime.hub.release(self.room, private=self._request.private)
 

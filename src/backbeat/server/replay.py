@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -13,15 +13,68 @@ from backbeat.protocol.messages import Event
 from backbeat.websocket.frames import binary_frame, text_frame
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
     from backbeat.postgres.messages import StoredMessage
     from backbeat.protocol.codec import Serializer
+    from backbeat.server.delivery import Delivery, Member
+    from backbeat.server.room import Room
 
-__all__ = ["replay_frame"]
+__all__ = ["Replay"]
 
 log = structlog.get_logger("backbeat.replay")
 
+IN_FLIGHT: Final = 60.0
+"""Seconds after a replay in which the same messages may still arrive from the stream."""
 
-def replay_frame(message: StoredMessage, serializer: Serializer, topic: str, join_ref: str | None) -> bytes:
+
+class Replay:
+    """Stored messages for a new member, each once: read, passed meanwhile, or still on its way.
+
+    Args:
+        room: where the member has just entered.
+        member: who.
+        messages: what was read for it, oldest first.
+    """
+
+    __slots__ = ("_ids", "_member", "_messages", "_room", "_timer")
+
+    def __init__(self, room: Room, member: Member, messages: Sequence[StoredMessage]) -> None:
+        self._room = room
+        self._member = member
+        self._messages = messages
+        self._ids = frozenset(message.id for message in messages)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(
+        self, loop: asyncio.AbstractEventLoop, passing: Sequence[Delivery], join_ref: str | None
+    ) -> bytes:
+        """Write the frames; from now on copies of the messages are left out for the member, for a while.
+
+        Args:
+            loop: tells when copies can no longer come.
+            passing: stored messages that passed while the others were read.
+            join_ref: the join it belongs to.
+        """
+        serializer, topic = self._member.serializer, self._room.topic
+        frames = [_frame(message, serializer, topic, join_ref) for message in self._messages]
+        frames += [each.frame(serializer, topic) for each in passing if each.stored_as not in self._ids]
+        self._messages = ()
+        if self._ids:
+            self._room.already_heard(self._member, self._ids)
+            self._timer = loop.call_later(IN_FLIGHT, self.end)
+        return b"".join(frames)
+
+    def end(self) -> None:
+        """Expect no more copies: they cannot come any more, or the member has left the room."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._room.already_heard(self._member, frozenset())
+
+
+def _frame(message: StoredMessage, serializer: Serializer, topic: str, join_ref: str | None) -> bytes:
     """Write a stored message as a replay: marked as one, and for one channel.
 
     Args:
@@ -34,13 +87,13 @@ def replay_frame(message: StoredMessage, serializer: Serializer, topic: str, joi
         The frame; empty for a message that cannot be written for this client.
     """
     try:
-        return _frame(message, serializer, topic, join_ref)
+        return _written(message, serializer, topic, join_ref)
     except ProtocolError as error:
         log.warning("stored message not replayed", topic=topic, id=message.id, reason=error.message)
         return b""
 
 
-def _frame(message: StoredMessage, serializer: Serializer, topic: str, join_ref: str | None) -> bytes:
+def _written(message: StoredMessage, serializer: Serializer, topic: str, join_ref: str | None) -> bytes:
     meta = {"replayed": True, "id": message.id}
     if message.payload is None:
         if not serializer.binary:
