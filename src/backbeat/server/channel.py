@@ -296,8 +296,8 @@ class Channel:
         self.realtime.metrics.channels += 1
         self.tracker.begin(request.presence_key)
         if request.replay is not None:
-            self._replay = Replay(self.room, self, replayed)
-            if frames := self._replay.begin(self.realtime.loop, passing, self.join_ref):
+            self._replay = Replay(self.realtime.loop, self.room, self)
+            if frames := self._replay.begin(replayed, passing, self.join_ref):
                 self.outbox.frames(frames)
         if request.replication_ready:
             self._readiness = self.realtime.spawn(self._say_when_replicating(), name=f"ready {self.topic}")

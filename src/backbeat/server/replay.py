@@ -33,37 +33,36 @@ class Replay:
     """Stored messages for a new member, each once: read, passed meanwhile, or still on its way.
 
     Args:
+        loop: tells when copies can no longer come.
         room: where the member has just entered.
         member: who.
-        messages: what was read for it, oldest first.
     """
 
-    __slots__ = ("_ids", "_member", "_messages", "_room", "_timer")
+    __slots__ = ("_loop", "_member", "_room", "_timer")
 
-    def __init__(self, room: Room, member: Member, messages: Sequence[StoredMessage]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, room: Room, member: Member) -> None:
+        self._loop = loop
         self._room = room
         self._member = member
-        self._messages = messages
-        self._ids = frozenset(message.id for message in messages)
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(
-        self, loop: asyncio.AbstractEventLoop, passing: Sequence[Delivery], join_ref: str | None
+        self, messages: Sequence[StoredMessage], passing: Sequence[Delivery], join_ref: str | None
     ) -> bytes:
         """Write the frames; from now on copies of the messages are left out for the member, for a while.
 
         Args:
-            loop: tells when copies can no longer come.
-            passing: stored messages that passed while the others were read.
+            messages: what was read for the member, oldest first.
+            passing: stored messages that passed meanwhile.
             join_ref: the join it belongs to.
         """
         serializer, topic = self._member.serializer, self._room.topic
-        frames = [_frame(message, serializer, topic, join_ref) for message in self._messages]
-        frames += [each.frame(serializer, topic) for each in passing if each.stored_as not in self._ids]
-        self._messages = ()
-        if self._ids:
-            self._room.already_heard(self._member, self._ids)
-            self._timer = loop.call_later(IN_FLIGHT, self.end)
+        ids = frozenset(message.id for message in messages)
+        frames = [_frame(message, serializer, topic, join_ref) for message in messages]
+        frames += [each.frame(serializer, topic) for each in passing if each.stored_as not in ids]
+        if ids:
+            self._room.already_heard(self._member, ids)
+            self._timer = self._loop.call_later(IN_FLIGHT, self.end)
         return b"".join(frames)
 
     def end(self) -> None:
