@@ -36,6 +36,9 @@ log = logging.getLogger("backbeat.client")
 EXIT_PATIENCE: Final = 5.0
 """Seconds the goodbye to the server may take when the interpreter exits."""
 
+LOOK_UP: Final = 0.5
+"""Seconds after which whoever waits for the loop notices Ctrl-C at the latest."""
+
 _numbers = itertools.count(1)
 _started: weakref.WeakSet[IoThread] = weakref.WeakSet()
 
@@ -95,7 +98,7 @@ class IoThread:
         _refuse_in_event_loop()
         future = self._submit(work, *args, **kwargs)
         try:
-            return future.result()
+            return _result(future)
         except futures.CancelledError:
             raise self._closed_error() from None
         finally:
@@ -286,6 +289,20 @@ def _answer(future: futures.Future[T], work: Callable[[], T]) -> None:
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+def _result(future: futures.Future[T]) -> T:
+    """Wait for a result, and look up now and then.
+
+    A signal that comes just before the wait begins, or to another thread, does not end it, and on Windows
+    none does: Python gets to handle it when this thread runs again.
+    """
+    while True:
+        try:
+            return future.result(LOOK_UP)
+        except TimeoutError:
+            if future.done():  # meanwhile, or with such an error of its own
+                return future.result()
 
 
 async def _cancel_all() -> None:

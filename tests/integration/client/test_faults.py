@@ -185,7 +185,7 @@ async def test_a_channel_outlives_its_token(server: Running) -> None:
     """A token that ends is replaced ahead of time, without an interruption."""
 
     def token() -> str:
-        return server.token(exp=int(time.time()) + 2)
+        return server.token(exp=int(time.time()) + 3)
 
     key = server.realtime.settings.keys.anon
     async with RealtimeClient(server.url, key, token=token, heartbeat_interval=1.0) as client:
@@ -193,7 +193,7 @@ async def test_a_channel_outlives_its_token(server: Running) -> None:
         interruptions, beats = channel.events(Interrupted), client.events(Heartbeat)
         await channel.subscribe()
         first = client.auth_state.fingerprint
-        for _ in range(6):
+        for _ in range(8):
             await beats.next(SOON)
         assert client.auth_state.fingerprint != first
         assert (await channel.send("x", {})).acknowledged

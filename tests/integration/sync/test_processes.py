@@ -84,6 +84,28 @@ def test_ctrl_c_interrupts_a_call_and_leaves_the_client_usable() -> None:
     assert complaints == ""
 
 
+def test_ctrl_c_interrupts_a_call_when_another_thread_takes_the_signal() -> None:
+    """As when it comes just before the call begins to wait: nothing wakes the thread that waits."""
+    output, complaints = run("""
+        class Raising(MemoryServer):
+            def note(self, connection, message):
+                if message.event == "broadcast":
+                    signal.raise_signal(signal.SIGINT)
+                    return True
+                return super().note(connection, message)
+
+        client = RealtimeClient("ws://memory", "key", transport=Raising(), push_timeout=3600)
+        channel = client.channel("room", ack=True).subscribe()
+        try:
+            channel.send("n", {})
+        except KeyboardInterrupt:
+            print("interrupted", client.state)
+        client.close()
+    """)
+    assert output == ["interrupted open"]
+    assert complaints == ""
+
+
 @pytest.mark.parametrize(
     "unfinished",
     [

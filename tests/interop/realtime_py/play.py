@@ -393,7 +393,7 @@ async def changes_own_rows() -> None:
 @scenario
 async def session_outlives_its_token() -> None:
     """Who refreshes their token outlives the first one; who does not is told, and put out."""
-    topic, first = unique("open"), await a_user(3)
+    topic, first = unique("open"), await a_user(5)
     careful, careless = [await member(topic, first, private=True) for _ in range(2)]
     lasting = await a_user()
     await careful.client.set_auth(lasting)

@@ -76,7 +76,7 @@ export default {
   async outlives_its_token() {
     const sub = crypto.randomUUID()
     const token = (seconds) => ask('token', { role: 'authenticated', sub }, seconds)
-    const first = await token(3)
+    const first = await token(5)
     const lasting = await token(600)
     const topic = unique('open')
 
