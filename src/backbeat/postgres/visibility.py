@@ -398,8 +398,10 @@ class Visibility:
                     if not self._hold(now):
                         self._forget(now)
                         return None
+                    # As if it had failed at once: no answer is told, part of one would not be.
+                    del answers[claims]
                     failures.append((claims, f"{error.sqlstate} {error}"))
-                    self.denied_by_error += len(unknown)
+                    self.denied_by_error += len(question.viewers[claims])
                     continue
             for doubt in others:
                 if settled.get(doubt):

@@ -612,6 +612,30 @@ async def test_a_grant_that_changes_before_rows_are_compared_withholds_nothing(
     assert (granted, found, songs.visibility.denied_by_error) == (True, {anna: {0}}, 0)
 
 
+async def test_a_policy_that_fails_when_rows_are_compared_gives_no_answer(
+    songs: Songs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its viewer is missing in the answer, and told so, as when it fails at once; others have theirs."""
+    songs.run("create table switch (divisor int); insert into switch values (1)")
+    songs.run("grant select on switch to authenticated")
+    songs.policy("auth.uid() = owner and (id = 2 or 1 / (select divisor from switch) = 1)")
+    xid = songs.run("update songs set title = 'New' where id = 2")
+    compare = Visibility._compare
+
+    async def broken(self: Visibility, *args: Any) -> Any:
+        songs.run("update switch set divisor = 0")
+        return await compare(self, *args)
+
+    monkeypatch.setattr(Visibility, "_compare", broken)
+    anna, ben = claims(ANNA), claims(BEN)
+    known = (await songs.visibility.access({(songs.oid(), "authenticated")}))[songs.oid(), "authenticated"]
+    assert known is not None
+    versions = [songs.version(1, xid="3"), songs.version(2, xid=xid)]
+    question = Question(known, versions, {anna: range(2), ben: range(2)})
+    answers = await songs.visibility.ask({songs.oid()}, [question], ())
+    assert (answers, songs.visibility.denied_by_error) == ([{ben: {1}}], 2)
+
+
 async def test_roles_are_asked_separately(songs: Songs) -> None:
     """One table, two roles, two answers."""
     songs.run(
