@@ -14,6 +14,9 @@ from backbeat.errors import BackbeatError
 from backbeat.sync import RealtimeClient
 from backbeat.testing import MemoryServer
 
+# A shell has what it runs in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
