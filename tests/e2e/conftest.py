@@ -163,17 +163,15 @@ class Program:
             return 0
         process.send_signal(number)
         try:
-            code = process.wait(20)
-        except subprocess.TimeoutExpired:
+            return process.wait(20)
+        finally:
             process.kill()
             process.wait()
-            raise
-        assert self._reader is not None
-        self._reader.join(5)
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
-        return code
+            assert self._reader is not None
+            self._reader.join(5)
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
 
 
 class Dev(Program):

@@ -14,9 +14,6 @@ from backbeat.errors import BackbeatError
 from backbeat.sync import RealtimeClient
 from backbeat.testing import MemoryServer
 
-# A shell has what it runs in the background ignore it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
