@@ -53,7 +53,8 @@ class TokenSource:
             self._ask: Callable[[], Any] = given.token
             self._refresh = getattr(given, "refresh", None)
             self._events = getattr(given, "events", None)
-            if self._refresh is not None and not _awaits(given.token) and not _awaits(self._refresh):
+            calls = given.token, self._refresh
+            if self._refresh is not None and not any(map(inspect.iscoroutinefunction, calls)):
                 raise TypeError(
                     f"`token` is a {type(given).__name__} whose `token()` and `refresh()` block: give its "
                     "asyncio counterpart (of a session `backbeat.session.AuthContext`), or its method alone, "
@@ -76,7 +77,7 @@ class TokenSource:
         """
         if refused and self._refresh is not None:
             await self._refresh(force=True)
-        if _awaits(self._ask):
+        if inspect.iscoroutinefunction(self._ask):
             return await self._ask()
         # A function that blocks must not hold up heartbeats.
         answer = await asyncio.to_thread(self._ask)
@@ -105,10 +106,6 @@ def check_token(value: object) -> str:
         return value
     shape = "use its `access_token`" if _has_token(value) else "a token is a str that is not empty"
     raise TypeError(f"`set_auth` takes a token, and not a {type(value).__name__}: {shape}.")
-
-
-def _awaits(function: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(function)
 
 
 def _has_token(value: object) -> bool:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.pq import ConnStatus
 from tests.faults import FaultyLine
+from tests.wal import write_wal
 
 from backbeat.errors import StreamError
 from backbeat.postgres.pgoutput import Insert
@@ -120,17 +121,6 @@ async def drop_slots(db: Connection) -> None:
                 if not active and not temporary:
                     await db.execute("select pg_drop_replication_slot(%s)", (name,))
             await asyncio.sleep(0.02)
-
-
-async def write_wal(db: Connection, megabytes: int) -> None:
-    """Make so much WAL that has nothing to do with anybody; all of it is on disk then."""
-    await db.execute(
-        # What is kept for a slot is counted up to what was written out. A transaction that has an id writes
-        # out everything before its end; any other leaves that to the WAL writer.
-        "select pg_current_xact_id(), pg_logical_emit_message(false, 'noise', repeat('x', 1000000))"
-        " from generate_series(1, %s)",
-        (megabytes,),
-    )
 
 
 async def test_a_cut_line_leaves_a_gap_with_a_beginning_and_an_end(db: Connection, login_url: str) -> None:

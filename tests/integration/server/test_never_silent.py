@@ -27,6 +27,7 @@ from tests.integration.server.conftest import (
     with_news,
 )
 from tests.slow_pattern import ENDLESS, LETTERS
+from tests.wal import write_wal
 
 from backbeat.local.postgres import EmbeddedPostgres
 from backbeat.server.settings import Settings
@@ -458,9 +459,7 @@ async def test_the_bound_on_retained_wal_is_enforced(
         await client.subscribed("realtime:x", [NEWS], token=server.token())
         released = hang(server, monkeypatch)
         await database.execute("insert into news values (1, 'lost or found')")
-        await database.execute(
-            "select pg_logical_emit_message(false, 'noise', repeat('x', 1000000)) from generate_series(1, 6)"
-        )
+        await write_wal(database, 6)
         async with asyncio.timeout(PATIENCE):
             while await has_slot(database):
                 await asyncio.sleep(0.02)

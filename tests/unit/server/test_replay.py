@@ -32,6 +32,23 @@ def live(number: int) -> UserBroadcast:
     return UserBroadcast("hi", payload, is_json=True, metadata=metadata, stored_as=f"id-{number}")
 
 
+async def listener(server: Any) -> Any:
+    """A client that has had the first message as a replay."""
+    server.subscriptions.stored = [stored(1)]
+    client = server.client()
+    client.join(ROOM, private=True, broadcast=REPLAY)
+    await client.settled()
+    return client
+
+
+def pass_by(server: Any) -> Any:
+    """Publish the first message and a second one; return the room, which has still to send them."""
+    room = server.realtime.hub.find(ROOM, private=True)
+    for number in (1, 2):
+        room.publish(live(number), 1)
+    return room
+
+
 def numbers(client: Any) -> list[int]:
     """The numbers of the broadcasts that have arrived, whatever their form."""
     found = []
@@ -74,44 +91,27 @@ async def test_binary_messages_are_replayed_as_bytes(server: Any) -> None:
 
 async def test_a_live_copy_of_a_replayed_message_is_left_out(server: Any) -> None:
     """It was stored before the replay was read, and comes through the stream after it."""
-    server.subscriptions.stored = [stored(1)]
-    client, other = server.client(), server.client()
-    client.join(ROOM, private=True, broadcast=REPLAY)
+    client, other = await listener(server), server.client()
     other.join(ROOM, private=True)
-    await client.settled()
     await other.settled()
-    room = server.realtime.hub.find(ROOM, private=True)
-    room.publish(live(1), 1)
-    room.publish(live(2), 1)
-    room.send(inf)
+    pass_by(server).send(inf)
     assert numbers(client) == [2]
     assert numbers(other) == [1, 2]
 
 
 async def test_a_live_copy_is_left_out_after_the_token_was_renewed_too(server: Any) -> None:
     """Clients send their token again as soon as they have joined."""
-    server.subscriptions.stored = [stored(1)]
-    client = server.client()
-    client.join(ROOM, private=True, broadcast=REPLAY)
-    await client.settled()
+    client = await listener(server)
     client.push(ROOM, "access_token", {"access_token": server.token()})
     await client.settled()
-    room = server.realtime.hub.find(ROOM, private=True)
-    room.publish(live(1), 1)
-    room.publish(live(2), 1)
-    room.send(inf)
+    pass_by(server).send(inf)
     assert numbers(client) == [2]
 
 
 async def test_a_live_copy_is_left_out_at_the_end_too(server: Any) -> None:
     """Whoever joins anew is given what is on its way to the old channel, and nothing that had."""
-    server.subscriptions.stored = [stored(1)]
-    client = server.client()
-    client.join(ROOM, private=True, broadcast=REPLAY)
-    await client.settled()
-    room = server.realtime.hub.find(ROOM, private=True)
-    room.publish(live(1), 1)
-    room.publish(live(2), 1)
+    client = await listener(server)
+    pass_by(server)
     client.join(ROOM, ref="2", private=True)
     assert numbers(client) == [2]
 
@@ -125,10 +125,7 @@ async def test_a_message_that_passes_while_the_replay_is_read_is_not_lost(server
     await other.settled()
     client.join(ROOM, private=True, broadcast=REPLAY)
     await client.settled()
-    room = server.realtime.hub.find(ROOM, private=True)
-    for number in (1, 2):
-        room.publish(live(number), 1)
-    room.send(inf)
+    pass_by(server).send(inf)
     server.subscriptions.reading.set()
     for _ in range(20):
         await asyncio.sleep(0)
