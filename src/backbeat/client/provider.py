@@ -56,9 +56,9 @@ class TokenSource:
             calls = given.token, self._refresh
             if self._refresh is not None and not any(map(inspect.iscoroutinefunction, calls)):
                 raise TypeError(
-                    f"`token` is a {type(given).__name__} whose `token()` and `refresh()` block: give its "
-                    "asyncio counterpart (of a session `backbeat.session.AuthContext`), or its method alone, "
-                    "which is called in a thread: `token=auth.token`."
+                    f"`token` is a blocking {type(given).__name__}: give its asyncio counterpart (of a "
+                    "session `backbeat.session.AuthContext`), or its method alone, which is called in a "
+                    "thread: `token=auth.token`."
                 )
         elif callable(given):
             self._ask, self._refresh, self._events = given, None, None

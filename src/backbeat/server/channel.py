@@ -26,7 +26,7 @@ from backbeat.server.cancellation import unless_cancelled
 from backbeat.server.delivery import Hears, TextDelivery, UserBroadcast
 from backbeat.server.outbox import Outbox
 from backbeat.server.realtime import SWEEP_INTERVAL
-from backbeat.server.replay import Replay
+from backbeat.server.replay import Replayed
 from backbeat.server.subscription import ChangeSubscription
 from backbeat.server.tracker import Tracker
 from backbeat.tokens.keys import is_opaque
@@ -132,7 +132,7 @@ class Channel:
         self._busy: asyncio.Task[None] | None = None
         self._changes: ChangeSubscription | None = None
         self._expiry: asyncio.TimerHandle | None = None
-        self._replay: Replay | None = None
+        self._replay: Replayed | None = None
         self._backlog: deque[Incoming] | None = None
 
     def __repr__(self) -> str:
@@ -296,7 +296,7 @@ class Channel:
         self.realtime.metrics.channels += 1
         self.tracker.begin(request.presence_key)
         if request.replay is not None:
-            self._replay = Replay(self.realtime.loop, self.room, self)
+            self._replay = Replayed(self.realtime.loop, self.room, self)
             if frames := self._replay.begin(replayed, passing, self.join_ref):
                 self.outbox.frames(frames)
         if request.replication_ready:

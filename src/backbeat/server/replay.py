@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from backbeat.server.delivery import Delivery, Member
     from backbeat.server.room import Room
 
-__all__ = ["Replay"]
+__all__ = ["Replayed"]
 
 log = structlog.get_logger("backbeat.replay")
 
@@ -29,7 +29,7 @@ IN_FLIGHT: Final = 60.0
 """Seconds after a replay in which the same messages may still arrive from the stream."""
 
 
-class Replay:
+class Replayed:
     """Stored messages for a new member, each once: read, passed meanwhile, or still on its way.
 
     Args:
