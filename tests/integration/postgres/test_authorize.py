@@ -315,17 +315,20 @@ async def until_somebody_waits(admin: Admin) -> None:
         await asyncio.sleep(0.005)
 
 
-async def signal_backend(admin: Admin, function: str) -> None:
-    """Cancel or terminate what the server's pool is doing."""
+async def signal_backend(admin: Admin, call: str) -> None:
+    """Cancel or terminate what the server's pool is doing; with a timeout, return when it has ended.
+
+    Until then it still looks as if it waited.
+    """
     await admin.execute(
-        f"select {function}(pid) from pg_stat_activity "
+        f"select {call} from pg_stat_activity "
         "where application_name = 'backbeat' and datname = current_database()"
     )
 
 
 async def test_a_cancelled_policy_is_named(waiting: asyncio.Task[Permissions], admin: Admin) -> None:
     """Cancelling is not the caller's fault: try again."""
-    await signal_backend(admin, "pg_cancel_backend")
+    await signal_backend(admin, "pg_cancel_backend(pid)")
     with pytest.raises(Unavailable) as refusal:
         await waiting
     assert refusal.value.reason == "QueryCanceled: Query was cancelled, please try again"
@@ -344,7 +347,7 @@ async def test_a_slow_policy_is_stopped(
 
 async def test_a_lost_connection_is_replaced_once(waiting: asyncio.Task[Permissions], admin: Admin) -> None:
     """When the connection dies under the question, it is asked again on another one."""
-    await signal_backend(admin, "pg_terminate_backend")
+    await signal_backend(admin, "pg_terminate_backend(pid, 15000)")
     await until_somebody_waits(admin)
     await admin.execute("select pg_advisory_unlock(1)")
     assert (await waiting).read == EVERYTHING
@@ -355,7 +358,7 @@ async def test_a_connection_lost_twice_is_told(waiting: asyncio.Task[Permissions
     with capture_logs() as logs:
         for _ in range(2):
             await until_somebody_waits(admin)
-            await signal_backend(admin, "pg_terminate_backend")
+            await signal_backend(admin, "pg_terminate_backend(pid, 15000)")
         with pytest.raises(Unavailable) as refusal:
             await waiting
     assert refusal.value.code == "UnableToConnectToProject"
